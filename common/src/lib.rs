@@ -1,1 +1,3 @@
-//! Flota.
+//! What master, worker and command share: clock, configuration, MQTT client, log.
+
+pub mod clock;

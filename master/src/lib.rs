@@ -1,1 +1,4 @@
-//! Flota.
+//! The coordinator: queue, placement, leases, store, MQTT, gRPC callback, REST, Socket.IO and the page.
+
+pub mod handle;
+pub mod submit;

@@ -1,0 +1,456 @@
+//! How the shells (REST, Socket.IO, gRPC, MQTT) reach the one dispatcher loop. Every call becomes a [`Command`] on one
+//! bounded channel and is answered after the batch that it fell into was committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flota_proto::kinds::FieldError;
+use flota_proto::mqtt::{self, Load};
+use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId, rest, simple, v1};
+use secrecy::SecretString;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::submit::{NewJob, Principal};
+
+/// Why a call was not carried out. Completes "failed to …".
+#[derive(Clone, Debug, Error)]
+pub enum Refused {
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// It contradicts what is there.
+    #[error("{1}")]
+    Conflict(&'static str, String),
+    /// A field is wrong.
+    #[error(transparent)]
+    Invalid(#[from] FieldError),
+    /// A bound is reached: try again later.
+    #[error("{detail}")]
+    Busy {
+        /// Which bound.
+        detail: String,
+        /// When to try again.
+        retry_after_seconds: u32,
+    },
+    /// The store does not take it, or the master stops.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The answer to a submission, in order.
+pub type Submitted = Vec<Result<JobId, Refused>>;
+
+/// One `Idempotency-Key` with the digest of the body it came with.
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey {
+    /// Of whom.
+    pub owner: String,
+    /// As sent, at most 255 bytes.
+    pub key: String,
+    /// SHA-256 of method, path and body.
+    pub body_digest: [u8; 32],
+}
+
+/// What a list of jobs is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// In one of these states; empty: any.
+    pub states: Vec<rest::JobState>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+    /// In this queue.
+    pub queue: Option<String>,
+    /// Of this project.
+    pub project: Option<String>,
+    /// With this label.
+    pub label: Option<(String, String)>,
+    /// 1 to 500.
+    pub limit: usize,
+    /// Where the page begins.
+    pub cursor: Option<String>,
+}
+
+/// What happened to a job, for whoever subscribed to it.
+#[derive(Clone, Debug)]
+pub struct JobUpdate {
+    /// Which job.
+    pub job: JobId,
+    /// What happened.
+    pub event: rest::JobEvent,
+    /// Nothing follows.
+    pub last: bool,
+}
+
+/// A job's events from a point on.
+#[derive(Debug)]
+pub struct Subscription {
+    /// What has happened so far.
+    pub backlog: Vec<rest::JobEvent>,
+    /// What happens from now on; `None` when the job has ended. The sender closes after the last one, and also when
+    /// the reader is too slow: then subscribe again after the last `seq` seen.
+    pub live: Option<mpsc::Receiver<Arc<JobUpdate>>>,
+    /// The job as it is now, with its result.
+    pub job: rest::Job,
+}
+
+/// What a worker can be told by REST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerControl {
+    /// Finish what runs, take nothing new.
+    Drain,
+    /// Also hand back what runs.
+    Pause,
+    /// Take work again.
+    Resume,
+}
+
+/// One open Report stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// What a worker reported on its stream, with ids parsed.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// `(unit, attempt, started)`
+    pub accepted: Vec<(UnitId, u64, bool)>,
+    /// The leases to extend, with load.
+    pub heartbeat: Option<Heartbeat>,
+    /// `(unit, attempt, fraction, note)`
+    pub progress: Vec<(UnitId, u64, f64, String)>,
+    /// `(unit, attempt, text)`
+    pub deltas: Vec<(UnitId, u64, String)>,
+    /// Outputs.
+    pub results: Vec<UnitResult>,
+    /// Failures.
+    pub failures: Vec<UnitFailure>,
+    /// `(command_id, outcome)`
+    pub done: Vec<(String, String)>,
+    /// Handed back unfinished.
+    pub returned: Vec<(UnitId, u64)>,
+}
+
+/// A worker's heartbeat.
+#[derive(Debug, Default)]
+pub struct Heartbeat {
+    /// Attempts whose leases it extends.
+    pub running: Vec<(UnitId, u64)>,
+    /// How busy its machine is.
+    pub load: Load,
+    /// Hashes a second.
+    pub hashrate: f64,
+    /// RandomX keys for which it is warm, hex.
+    pub warm_keys: Vec<String>,
+}
+
+/// The output of an attempt.
+#[derive(Debug)]
+pub struct UnitResult {
+    /// Which unit.
+    pub unit: UnitId,
+    /// The fencing token.
+    pub attempt: u64,
+    /// JSON of the kind; not checked yet.
+    pub output: Bytes,
+    /// How long the executor worked.
+    pub elapsed_ms: u64,
+    /// Hashes computed.
+    pub hashes: u64,
+}
+
+/// The failure of an attempt.
+#[derive(Debug)]
+pub struct UnitFailure {
+    /// Which unit.
+    pub unit: UnitId,
+    /// The fencing token.
+    pub attempt: u64,
+    /// Why.
+    pub error: rest::JobError,
+    /// Whether another attempt can help.
+    pub retryable: bool,
+    /// Not before; 0: the backoff decides.
+    pub retry_after_ms: u64,
+}
+
+/// A worker that opens its stream.
+#[derive(Debug)]
+pub struct Hello {
+    /// Who.
+    pub worker: WorkerId,
+    /// Of which process.
+    pub boot_id: String,
+    /// What it holds.
+    pub running: Vec<(UnitId, u64)>,
+    /// What it has finished and not seen acknowledged.
+    pub finished: Vec<(UnitId, u64)>,
+}
+
+/// One thing that the loop is asked to do. `reply` is used after the commit.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Command {
+    Submit {
+        principal: Principal,
+        jobs: Vec<NewJob>,
+        idempotency: Option<IdempotencyKey>,
+        reply: Reply<Submitted>,
+    },
+    Job {
+        id: JobId,
+        payload: bool,
+        reply: Reply<rest::Job>,
+    },
+    Await {
+        id: JobId,
+        reply: oneshot::Sender<Result<rest::Job, Refused>>,
+    },
+    Jobs {
+        filter: JobFilter,
+        reply: Reply<rest::Page<rest::Job>>,
+    },
+    Units {
+        id: JobId,
+        limit: usize,
+        cursor: Option<String>,
+        reply: Reply<rest::Page<rest::Unit>>,
+    },
+    Cancel {
+        principal: Principal,
+        id: JobId,
+        reply: Reply<rest::Job>,
+    },
+    Retry {
+        principal: Principal,
+        id: JobId,
+        reply: Reply<rest::Job>,
+    },
+    SetPriority {
+        principal: Principal,
+        id: JobId,
+        priority: u8,
+        reply: Reply<rest::Job>,
+    },
+    Subscribe {
+        id: JobId,
+        after: Option<u64>,
+        reply: Reply<Subscription>,
+    },
+    Workers {
+        reply: Reply<Vec<rest::Worker>>,
+    },
+    Control {
+        principal: Principal,
+        worker: WorkerId,
+        control: WorkerControl,
+        reply: Reply<rest::Worker>,
+    },
+    Fleet {
+        reply: Reply<rest::Fleet>,
+    },
+    QueuePosition {
+        id: JobId,
+        reply: Reply<Option<u64>>,
+    },
+    QueueDepths {
+        reply: Reply<Vec<QueueDepthRow>>,
+    },
+    Registered(mqtt::Register),
+    Status(mqtt::WorkerStatus),
+    BrokerUp,
+    StreamOpened {
+        hello: Hello,
+        sender: mpsc::Sender<v1::MasterMessage>,
+        reply: Reply<(StreamId, v1::Welcome)>,
+    },
+    StreamClosed(StreamId),
+    Report {
+        stream: StreamId,
+        report: Report,
+    },
+    SimpleResult {
+        result: simple::TaskResult,
+        reply: Reply<String>,
+    },
+    FetchUnit {
+        unit: UnitId,
+        attempt: u64,
+        worker: WorkerId,
+        reply: Reply<Bytes>,
+    },
+    LeaseCredential {
+        unit: UnitId,
+        attempt: u64,
+        worker: WorkerId,
+        reply: Reply<SecretString>,
+    },
+    /// Stop between batches: what was taken is committed first.
+    Stop {
+        reply: Reply<()>,
+    },
+}
+
+/// Depth and age of one queue, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct QueueDepthRow {
+    /// Its name.
+    pub queue: String,
+    /// Jobs by live state.
+    pub by_state: BTreeMap<rest::JobState, u64>,
+    /// When the oldest pending one was accepted.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Refused>>;
+
+/// Commands that may wait before callers wait.
+pub const COMMANDS_MAX: usize = 8192;
+
+/// The way to the loop; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+macro_rules! call {
+    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $answer:ty, $variant:ident) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`Refused`] says why.
+        pub async fn $name(&self, $($arg: $type),*) -> Result<$answer, Refused> {
+            self.ask(|reply| Command::$variant { $($arg,)* reply }).await
+        }
+    };
+}
+
+impl Handle {
+    /// A handle and what the loop reads.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        (Self { commands }, receiver)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Hands over a command that nobody waits for.
+    ///
+    /// # Errors
+    /// When the master stops.
+    pub async fn tell(&self, command: Command) -> Result<(), Refused> {
+        self.commands.send(command).await.map_err(|_| stopping())
+    }
+
+    call!(
+        /// Accepts jobs: they are in the store when this answers. A batch is not atomic.
+        submit(principal: Principal, jobs: Vec<NewJob>, idempotency: Option<IdempotencyKey>) -> Submitted, Submit
+    );
+    call!(
+        /// One job, with its payload where asked.
+        job(id: JobId, payload: bool) -> rest::Job, Job
+    );
+    call!(
+        /// One job as soon as it has ended. Dropping the future withdraws the question.
+        wait(id: JobId) -> rest::Job, Await
+    );
+    call!(
+        /// A page of jobs, newest first, without payloads.
+        jobs(filter: JobFilter) -> rest::Page<rest::Job>, Jobs
+    );
+    call!(
+        /// A page of a job's units, by index.
+        units(id: JobId, limit: usize, cursor: Option<String>) -> rest::Page<rest::Unit>, Units
+    );
+    call!(
+        /// Cancels a job that has not ended.
+        cancel(principal: Principal, id: JobId) -> rest::Job, Cancel
+    );
+    call!(
+        /// Starts a failed or cancelled job again under its id.
+        retry(principal: Principal, id: JobId) -> rest::Job, Retry
+    );
+    call!(
+        /// Changes the priority of a job that has not ended.
+        set_priority(principal: Principal, id: JobId, priority: u8) -> rest::Job, SetPriority
+    );
+    call!(
+        /// A job's events after the `seq` given, or from the beginning.
+        subscribe(id: JobId, after: Option<u64>) -> Subscription, Subscribe
+    );
+    call!(
+        /// All workers known, by id.
+        workers() -> Vec<rest::Worker>, Workers
+    );
+    call!(
+        /// Drains, pauses or resumes a worker.
+        control(principal: Principal, worker: WorkerId, control: WorkerControl) -> rest::Worker, Control
+    );
+    call!(
+        /// Totals.
+        fleet() -> rest::Fleet, Fleet
+    );
+    call!(
+        /// The place from 1 of a job that waits because no worker is free; `None` when it does not.
+        queue_position(id: JobId) -> Option<u64>, QueuePosition
+    );
+    call!(
+        /// Depth and age by queue.
+        queue_depths() -> Vec<QueueDepthRow>, QueueDepths
+    );
+    call!(
+        /// A worker's stream begins. Of two processes with one worker id the newest boot wins; the other's stream gets
+        /// `goodbye: "superseded"` and ends.
+        stream_opened(hello: Hello, sender: mpsc::Sender<v1::MasterMessage>) -> (StreamId, v1::Welcome), StreamOpened
+    );
+    call!(
+        /// A simple worker's answer; the text says whether it counted.
+        simple_result(result: simple::TaskResult) -> String, SimpleResult
+    );
+    call!(
+        /// The payload of an attempt, narrowed to its unit, for the worker that has it.
+        fetch_unit(unit: UnitId, attempt: u64, worker: WorkerId) -> Bytes, FetchUnit
+    );
+    call!(
+        /// The user's own key for an attempt, for the worker that has it, once.
+        lease_credential(unit: UnitId, attempt: u64, worker: WorkerId) -> SecretString, LeaseCredential
+    );
+    call!(
+        /// Stops the loop between batches.
+        stop() -> (), Stop
+    );
+}
+
+fn stopping() -> Refused {
+    Refused::Unavailable("the master is stopping".into())
+}
+
+/// How the loop reaches the broker. Implemented by the MQTT link; by a recorder in tests.
+pub trait Publisher: Send + Sync {
+    /// Queues a message and returns at once. With `reliable` it is QoS 1 and repeated until the broker has
+    /// acknowledged it; without, it is QoS 0 and dropped when the queue is full.
+    ///
+    /// # Errors
+    /// When the bounded queue is full: the unit's dispatch timeout brings it back.
+    fn publish(&self, topic: String, payload: Bytes, reliable: bool, retain: bool) -> Result<(), PublishError>;
+}
+
+/// Why a message was not queued. Completes "failed to publish: …".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PublishError {
+    /// The bounded queue is full.
+    #[error("the queue to the broker is full")]
+    QueueFull,
+    /// Larger than a packet may be.
+    #[error("the message is larger than 256 KiB")]
+    TooLarge,
+    /// The link has ended.
+    #[error("the link to the broker has ended")]
+    Closed,
+}

@@ -1,0 +1,209 @@
+//! From what a client sends to a job that may enter the core: validation, defaults, bounds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flota_proto::kinds::{FieldError, Payload};
+use flota_proto::rest::{OnDependencyFailure, Requires, SubmitJob};
+use flota_proto::{Class, JobId, Kind, Timestamp};
+use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+
+/// Who acts: every input carries one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Principal {
+    /// The authenticated user; without accounts the Socket.IO session, `X-Flota-Owner`, else `local`.
+    pub owner: String,
+}
+
+impl Principal {
+    /// Whoever uses this machine.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { owner: "local".into() }
+    }
+}
+
+/// How a job can be cut into units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// One unit.
+    Single,
+    /// A list of so many inputs.
+    List(u64),
+    /// Nonces `[start, end)`; with `first` the job ends with its first find.
+    Range {
+        /// The first nonce.
+        start: u64,
+        /// One past the last.
+        end: u64,
+        /// Ends with the first find.
+        first: bool,
+    },
+}
+
+/// A valid job that waits to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Chosen by the client, else made here.
+    pub id: JobId,
+    /// A digest of the body, where the client chose the id.
+    pub fingerprint: Option<[u8; 16]>,
+    /// What it asks for.
+    pub kind: Kind,
+    /// The payload as it was sent, JSON.
+    pub payload: Bytes,
+    /// How it can be cut.
+    pub work: Work,
+    /// Of `ai.*`: the model that is asked for.
+    pub model: Option<String>,
+    /// Of `randomx.*`: the key.
+    pub randomx_key: Option<Vec<u8>>,
+    /// Its queue's name.
+    pub queue: String,
+    /// Its project's name.
+    pub project: Option<String>,
+    /// 0 to 9, 9 first.
+    pub priority: u8,
+    /// How many attempts may fail.
+    pub max_attempts: u32,
+    /// Bounds one attempt.
+    pub timeout: Duration,
+    /// Bounds the job.
+    pub deadline: Option<Timestamp>,
+    /// Not before.
+    pub run_at: Option<Timestamp>,
+    /// What a worker must have.
+    pub requires: Requires,
+    /// Jobs that must end first.
+    pub depends_on: Vec<JobId>,
+    /// What to do when one of them did not complete.
+    pub on_dependency_failure: OnDependencyFailure,
+    /// Names and values.
+    pub labels: BTreeMap<String, String>,
+    /// Whether an earlier result may be used.
+    pub cache: bool,
+    /// Who submits it.
+    pub owner: String,
+    /// The user's own key: kept in memory, never stored.
+    pub api_key: Option<SecretString>,
+}
+
+const NAME_BYTES_MAX: usize = 128;
+const LABELS_MAX: usize = 32;
+const DEPENDENCIES_MAX: usize = 1000;
+const ATTEMPTS_MAX: u32 = 100;
+const TIMEOUT_MS_MAX: u64 = 7 * 86_400_000;
+
+impl NewJob {
+    /// Validates `job` on behalf of `principal`.
+    ///
+    /// # Errors
+    /// Which field is wrong and what is allowed.
+    pub fn from_submit(
+        job: SubmitJob,
+        principal: &Principal,
+        api_key: Option<SecretString>,
+    ) -> Result<Self, FieldError> {
+        let kind: Kind = job.kind.parse()?;
+        let payload = Payload::parse(kind, &job.payload)?;
+        check_bounds(&job)?;
+        let fingerprint = job.id.is_some().then(|| fingerprint(&job));
+        let (work, model, randomx_key) = shape(payload);
+        let requires = job.requires.unwrap_or_default();
+        check_map("requires.labels", &requires.labels)?;
+        let labels = job.labels.unwrap_or_default();
+        check_map("labels", &labels)?;
+        Ok(Self {
+            id: job.id.map_or_else(JobId::generate, JobId),
+            fingerprint,
+            kind,
+            payload: Bytes::copy_from_slice(job.payload.get().as_bytes()),
+            work,
+            model,
+            randomx_key,
+            queue: name("queue", job.queue)?.unwrap_or_else(|| "default".into()),
+            project: name("project", job.project)?,
+            priority: job.priority.unwrap_or_default().0,
+            max_attempts: job.max_attempts.unwrap_or(3),
+            timeout: Duration::from_millis(job.timeout_ms.unwrap_or(default_timeout_ms(kind))),
+            deadline: job.deadline,
+            run_at: job.run_at,
+            requires,
+            depends_on: job.depends_on.unwrap_or_default().into_iter().map(JobId).collect(),
+            on_dependency_failure: job.on_dependency_failure.unwrap_or_default(),
+            labels,
+            cache: job.cache.unwrap_or(kind.class() == Class::Randomx),
+            owner: principal.owner.clone(),
+            api_key,
+        })
+    }
+}
+
+fn default_timeout_ms(kind: Kind) -> u64 {
+    if kind.class() == Class::Ai { 120_000 } else { 600_000 }
+}
+
+fn shape(payload: Payload) -> (Work, Option<String>, Option<Vec<u8>>) {
+    match payload {
+        Payload::Hash(p) => (Work::List(p.inputs.len() as u64), None, Some(p.key.0)),
+        Payload::Search(p) => {
+            let first = p.find == flota_proto::kinds::Find::First;
+            (Work::Range { start: p.nonce_start, end: p.nonce_end, first }, None, Some(p.key.0))
+        }
+        Payload::Chat(p) => (Work::Single, p.model, None),
+        Payload::Embed(p) => (Work::Single, p.model, None),
+        Payload::Echo(_) => (Work::Single, None, None),
+    }
+}
+
+fn check_bounds(job: &SubmitJob) -> Result<(), FieldError> {
+    if job.max_attempts.is_some_and(|n| !(1..=ATTEMPTS_MAX).contains(&n)) {
+        return Err(FieldError::new("max_attempts", format!("is 1 to {ATTEMPTS_MAX}")));
+    }
+    if job.timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MS_MAX).contains(&ms)) {
+        return Err(FieldError::new("timeout_ms", format!("is 1 to {TIMEOUT_MS_MAX} (a week)")));
+    }
+    if job.depends_on.as_ref().is_some_and(|deps| deps.len() > DEPENDENCIES_MAX) {
+        return Err(FieldError::new("depends_on", format!("names at most {DEPENDENCIES_MAX} jobs")));
+    }
+    if let (Some(id), Some(deps)) = (job.id, &job.depends_on)
+        && deps.contains(&id)
+    {
+        return Err(FieldError::new("depends_on", "a job can't wait for itself"));
+    }
+    Ok(())
+}
+
+fn name(path: &str, name: Option<String>) -> Result<Option<String>, FieldError> {
+    match name {
+        Some(name) if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) => {
+            Err(FieldError::new(path, format!("is 1 to {NAME_BYTES_MAX} bytes without control characters")))
+        }
+        name => Ok(name),
+    }
+}
+
+fn check_map(path: &str, map: &BTreeMap<String, String>) -> Result<(), FieldError> {
+    if map.len() > LABELS_MAX {
+        return Err(FieldError::new(path, format!("has at most {LABELS_MAX} entries")));
+    }
+    for (key, value) in map {
+        let fits = |text: &str| text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control);
+        if key.is_empty() || key.contains('=') || !fits(key) || !fits(value) {
+            return Err(FieldError::new(
+                format!("{path}.{key}"),
+                format!("names (without '=') and values are at most {NAME_BYTES_MAX} bytes without control characters"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn fingerprint(job: &SubmitJob) -> [u8; 16] {
+    let mut digest = [0; 16];
+    let body = serde_json::to_vec(job).unwrap_or_default();
+    digest.copy_from_slice(&Sha256::digest(body)[..16]);
+    digest
+}

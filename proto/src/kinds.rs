@@ -1,0 +1,486 @@
+//! The kinds of jobs: their payloads, their results and what makes a payload valid.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::HexBytes;
+
+/// What a job asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub enum Kind {
+    /// RandomX hashes of a list of inputs.
+    #[serde(rename = "randomx.hash")]
+    RandomxHash,
+    /// A search for nonces whose hash lies below a target.
+    #[serde(rename = "randomx.search")]
+    RandomxSearch,
+    /// A question to an AI.
+    #[serde(rename = "ai.chat")]
+    AiChat,
+    /// Embedding vectors of texts.
+    #[serde(rename = "ai.embed")]
+    AiEmbed,
+    /// The value that it was given, for checks and benchmarks.
+    #[serde(rename = "echo")]
+    Echo,
+}
+
+/// A worker's slots are counted by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// CPU work that takes the whole machine.
+    Randomx,
+    /// Calls that mostly wait.
+    Ai,
+    /// Almost nothing.
+    Echo,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 3] = [Self::Randomx, Self::Ai, Self::Echo];
+
+    /// Its name in slots and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Randomx => "randomx",
+            Self::Ai => "ai",
+            Self::Echo => "echo",
+        }
+    }
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::RandomxHash, Self::RandomxSearch, Self::AiChat, Self::AiEmbed, Self::Echo];
+
+    /// Its name in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RandomxHash => "randomx.hash",
+            Self::RandomxSearch => "randomx.search",
+            Self::AiChat => "ai.chat",
+            Self::AiEmbed => "ai.embed",
+            Self::Echo => "echo",
+        }
+    }
+
+    /// Which slots it takes.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        match self {
+            Self::RandomxHash | Self::RandomxSearch => Class::Randomx,
+            Self::AiChat | Self::AiEmbed => Class::Ai,
+            Self::Echo => Class::Echo,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = FieldError;
+    fn from_str(text: &str) -> Result<Self, FieldError> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            FieldError::new("kind", format!("'{text}' is no kind of job; known are {known}"))
+        })
+    }
+}
+
+/// What is wrong with a document, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct FieldError {
+    /// The path of the field, such as `payload.inputs[3]`.
+    pub path: String,
+    /// What is wrong with it and what is allowed.
+    pub message: String,
+}
+
+impl FieldError {
+    /// An error at `path`.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
+/// The longest RandomX key.
+pub const RANDOMX_KEY_BYTES_MAX: usize = 60;
+/// One past the last nonce.
+pub const NONCE_END_MAX: u64 = 1 << 32;
+
+/// `randomx.hash`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HashPayload {
+    /// 0 to 60 bytes.
+    #[schema(value_type = String)]
+    pub key: HexBytes,
+    /// At least one; an empty one is valid.
+    #[schema(value_type = Vec<String>)]
+    pub inputs: Vec<HexBytes>,
+}
+
+/// The result of `randomx.hash`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HashResult {
+    /// In the order of the inputs, 32 bytes each.
+    #[schema(value_type = Vec<String>)]
+    pub hashes: Vec<HexBytes>,
+    /// `light` or `fast`.
+    pub mode: String,
+}
+
+/// Whether a search ends with its first find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Find {
+    /// The one that is reported first.
+    First,
+    /// Every one in the range.
+    All,
+}
+
+/// `randomx.search`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SearchPayload {
+    /// 0 to 60 bytes.
+    #[schema(value_type = String)]
+    pub key: HexBytes,
+    /// What is hashed, with the nonce written into it.
+    #[schema(value_type = String)]
+    pub blob: HexBytes,
+    /// Where in `blob` the 4 bytes of the nonce stand, little endian.
+    pub nonce_offset: u64,
+    /// The first nonce.
+    pub nonce_start: u64,
+    /// One past the last nonce, at most 2³².
+    pub nonce_end: u64,
+    /// 32 bytes, little endian: a hash below it wins.
+    #[schema(value_type = String)]
+    pub target: HexBytes,
+    /// `first` or `all`.
+    pub find: Find,
+}
+
+/// One winning nonce.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Found {
+    /// The nonce.
+    pub nonce: u64,
+    /// Its hash, 32 bytes.
+    #[schema(value_type = String)]
+    pub hash: HexBytes,
+}
+
+/// The result of `randomx.search`, of one unit and of the whole job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SearchResult {
+    /// By nonce.
+    pub found: Vec<Found>,
+    /// Repeats count too.
+    pub hashes_computed: u64,
+    /// Half-open ranges `[from, to)` that were computed, by start and merged.
+    pub covered: Vec<[u64; 2]>,
+}
+
+/// Who says a message of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The instructions.
+    System,
+}
+
+/// A message of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+/// `ai.chat`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChatPayload {
+    /// At least one, and one of them from the user.
+    pub messages: Vec<Message>,
+    /// A model that a worker announces; without it the worker's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// 0 to 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// At least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u32>,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// By itself.
+    Complete,
+    /// At the limit of tokens.
+    MaxTokens,
+    /// The provider refused it.
+    Blocked,
+}
+
+/// Tokens used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// Of the question.
+    pub input_tokens: u64,
+    /// Of the answer.
+    pub output_tokens: u64,
+    /// Of thinking, billed beside the answer's.
+    pub thought_tokens: u64,
+}
+
+/// The result of `ai.chat`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatResult {
+    /// The answer.
+    pub text: String,
+    /// The model that answered.
+    pub model: String,
+    /// `gemini`, `local`, `demo`, or `simple` for a simple worker.
+    pub provider: String,
+    /// How it ended.
+    pub finish: Finish,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// `ai.embed`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbedPayload {
+    /// At least one.
+    pub texts: Vec<String>,
+    /// A model that a worker announces; without it the worker's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// The result of `ai.embed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EmbedResult {
+    /// One a text.
+    pub vectors: Vec<Vec<f32>>,
+    /// The model that answered.
+    pub model: String,
+}
+
+/// How an `echo` fails on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EchoFail {
+    /// The first so many attempts that are not repeats of a lost one fail.
+    pub times: u32,
+    /// Whether a retry may help.
+    #[serde(default = "yes")]
+    pub retryable: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `echo`
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EchoPayload {
+    /// Any JSON.
+    #[schema(value_type = Object)]
+    pub value: Box<RawValue>,
+    /// How long it takes, at most a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleep_ms: Option<u64>,
+    /// How it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail: Option<EchoFail>,
+}
+
+/// The result of `echo`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EchoResult {
+    /// What it was given.
+    #[schema(value_type = Object)]
+    pub value: Box<RawValue>,
+}
+
+/// A payload that was parsed and found valid.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// `randomx.hash`
+    Hash(HashPayload),
+    /// `randomx.search`
+    Search(SearchPayload),
+    /// `ai.chat`
+    Chat(ChatPayload),
+    /// `ai.embed`
+    Embed(EmbedPayload),
+    /// `echo`
+    Echo(EchoPayload),
+}
+
+impl Payload {
+    /// Parses and validates the payload of a job of `kind`. The paths of errors begin with `payload`.
+    ///
+    /// # Errors
+    /// Which field is wrong and what is allowed.
+    pub fn parse(kind: Kind, json: &RawValue) -> Result<Self, FieldError> {
+        let payload = match kind {
+            Kind::RandomxHash => Self::Hash(typed(json)?),
+            Kind::RandomxSearch => Self::Search(typed(json)?),
+            Kind::AiChat => Self::Chat(typed(json)?),
+            Kind::AiEmbed => Self::Embed(typed(json)?),
+            Kind::Echo => Self::Echo(typed(json)?),
+        };
+        payload.validate()?;
+        Ok(payload)
+    }
+
+    fn validate(&self) -> Result<(), FieldError> {
+        match self {
+            Self::Hash(p) => {
+                check_key(&p.key)?;
+                check(!p.inputs.is_empty(), "payload.inputs", || "needs at least one input".into())
+            }
+            Self::Search(p) => validate_search(p),
+            Self::Chat(p) => validate_chat(p),
+            Self::Embed(p) => check(!p.texts.is_empty(), "payload.texts", || "needs at least one text".into()),
+            Self::Echo(p) => check(p.sleep_ms.is_none_or(|ms| ms <= 86_400_000), "payload.sleep_ms", || {
+                "is at most 86400000 (a day)".into()
+            }),
+        }
+    }
+}
+
+fn validate_search(p: &SearchPayload) -> Result<(), FieldError> {
+    check_key(&p.key)?;
+    let fits = p.nonce_offset.checked_add(4).is_some_and(|end| end <= p.blob.len() as u64);
+    check(fits, "payload.nonce_offset", || {
+        format!("the nonce takes 4 bytes at nonce_offset {} but the blob has {} bytes", p.nonce_offset, p.blob.len())
+    })?;
+    check(p.nonce_end <= NONCE_END_MAX, "payload.nonce_end", || {
+        format!("is {}, beyond 2^32 ({NONCE_END_MAX})", p.nonce_end)
+    })?;
+    check(p.nonce_start < p.nonce_end, "payload.nonce_end", || {
+        format!(
+            "the range {}..{} is empty or reversed: nonce_start must be below nonce_end",
+            p.nonce_start, p.nonce_end
+        )
+    })?;
+    check(p.target.len() == 32, "payload.target", || format!("needs 32 bytes (64 hex digits), has {}", p.target.len()))
+}
+
+fn validate_chat(p: &ChatPayload) -> Result<(), FieldError> {
+    check(!p.messages.is_empty(), "payload.messages", || "needs at least one message".into())?;
+    let asked = p.messages.iter().any(|m| m.role == Role::User);
+    check(asked, "payload.messages", || "needs a message of the user".into())?;
+    let named = p.model.as_ref().is_none_or(|m| !m.is_empty() && m.len() <= 200);
+    check(named, "payload.model", || "is 1 to 200 characters; leave it out for the default".into())?;
+    check(p.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)), "payload.temperature", || "is 0 to 2".into())?;
+    check(p.max_output_tokens.is_none_or(|n| n > 0), "payload.max_output_tokens", || "is at least 1".into())
+}
+
+fn check_key(key: &HexBytes) -> Result<(), FieldError> {
+    check(key.len() <= RANDOMX_KEY_BYTES_MAX, "payload.key", || {
+        format!("is at most {RANDOMX_KEY_BYTES_MAX} bytes, has {}", key.len())
+    })
+}
+
+fn check(valid: bool, path: &str, message: impl FnOnce() -> String) -> Result<(), FieldError> {
+    if valid { Ok(()) } else { Err(FieldError::new(path, message())) }
+}
+
+fn typed<T: DeserializeOwned>(json: &RawValue) -> Result<T, FieldError> {
+    let mut deserializer = serde_json::Deserializer::from_str(json.get());
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| field_error("payload", &error))
+}
+
+/// Turns serde's error into one with the path below `root`.
+#[must_use]
+pub fn field_error(root: &str, error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
+    let path = error.path().to_string();
+    let path = match (root, path.as_str()) {
+        (root, ".") => root.to_owned(),
+        ("", path) => path.to_owned(),
+        (root, path) if path.starts_with('[') => format!("{root}{path}"),
+        (root, path) => format!("{root}.{path}"),
+    };
+    let text = error.inner().to_string();
+    // serde's " at line 1 column 17" counts within the fragment: the path says it better.
+    let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    FieldError::new(path, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(kind: Kind, json: &str) -> Result<Payload, FieldError> {
+        Payload::parse(kind, &RawValue::from_string(json.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn an_error_names_the_path() {
+        let error = parse(Kind::RandomxHash, r#"{"key":"","inputs":["00","0"]}"#).unwrap_err();
+        assert_eq!(error.path, "payload.inputs[1]");
+        assert!(error.message.contains("even number"), "{error}");
+        let error = parse(Kind::Echo, r#"{"value":1,"extra":2}"#).unwrap_err();
+        assert_eq!(error.path, "payload.extra");
+        assert_eq!(parse(Kind::RandomxHash, "[]").unwrap_err().path, "payload");
+    }
+
+    #[test]
+    fn an_empty_randomx_input_is_valid_and_an_empty_list_is_not() {
+        assert!(parse(Kind::RandomxHash, r#"{"key":"","inputs":[""]}"#).is_ok());
+        assert!(parse(Kind::RandomxHash, r#"{"key":"","inputs":[]}"#).is_err());
+        let long = format!(r#"{{"key":"{}","inputs":[""]}}"#, "00".repeat(61));
+        assert_eq!(parse(Kind::RandomxHash, &long).unwrap_err().path, "payload.key");
+    }
+
+    #[test]
+    fn a_search_must_have_a_range_within_the_nonces() {
+        let search = |offset: u64, start: u64, end: u64, target: &str| {
+            let json = format!(
+                r#"{{"key":"00","blob":"{}","nonce_offset":{offset},"nonce_start":{start},"nonce_end":{end},"target":"{target}","find":"all"}}"#,
+                "00".repeat(43)
+            );
+            parse(Kind::RandomxSearch, &json).map(|_| ()).map_err(|e| e.path)
+        };
+        let target = "ff".repeat(32);
+        assert_eq!(search(39, 0, 1 << 32, &target), Ok(()));
+        assert_eq!(search(40, 0, 1, &target), Err("payload.nonce_offset".into()));
+        assert_eq!(search(u64::MAX, 0, 1, &target), Err("payload.nonce_offset".into()));
+        assert_eq!(search(39, 0, (1 << 32) + 1, &target), Err("payload.nonce_end".into()));
+        assert_eq!(search(39, 5, 5, &target), Err("payload.nonce_end".into()));
+        assert_eq!(search(39, 0, 1, "ff"), Err("payload.target".into()));
+    }
+}

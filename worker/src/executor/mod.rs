@@ -1,0 +1,117 @@
+//! What computes a unit. One file or folder a job kind; the runner knows only this trait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use flota_proto::kinds::Payload;
+use flota_proto::{Kind, UnitId};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+/// One attempt of a unit, as the executor gets it.
+pub struct Unit {
+    /// Which unit.
+    pub id: UnitId,
+    /// The fencing token.
+    pub attempt: u64,
+    /// What to compute.
+    pub kind: Kind,
+    /// Parsed and valid.
+    pub payload: Payload,
+    /// How many attempts of this unit failed before.
+    pub failures: u32,
+    /// How long this attempt may take.
+    pub timeout: Duration,
+    /// The user's own key, leased for this attempt.
+    pub credential: Option<SecretString>,
+}
+
+/// What an executor tells while it works.
+pub trait Observer: Send + Sync {
+    /// `fraction` (0 to 1) is done. Also proves that the attempt is alive: an executor that works for longer than a
+    /// few seconds calls it, or [`Observer::alive`], at least every second.
+    fn progress(&self, fraction: f64, note: &str);
+    /// The next piece of an answer's text.
+    fn delta(&self, text: &str);
+    /// The attempt is alive although there is nothing to show (waiting for a provider).
+    fn alive(&self);
+}
+
+/// How an executor is observed and stopped.
+#[derive(Clone)]
+pub struct Context {
+    /// Cancelled when the attempt must stop; work ends within a second.
+    pub cancel: CancellationToken,
+    /// Who is told.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Output {
+    /// The result of the kind for this unit, JSON.
+    pub json: Bytes,
+    /// RandomX hashes computed.
+    pub hashes: u64,
+}
+
+/// Why nothing came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For programs: lowercase with underscores.
+    pub code: String,
+    /// For people: what was wrong, where, what to do. Never a key, a prompt or a payload.
+    pub message: String,
+    /// Whether another attempt can help.
+    pub retryable: bool,
+    /// Not before; `None`: the master's backoff decides.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure that another attempt can't mend.
+    pub fn permanent(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), retryable: false, retry_after: None }
+    }
+
+    /// A failure that another attempt may mend.
+    pub fn transient(code: &str, message: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::permanent(code, message) }
+    }
+
+    /// The attempt was told to stop.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::permanent("cancelled", "the attempt was cancelled")
+    }
+}
+
+/// Computes units of some kinds.
+#[async_trait]
+pub trait Executor: Send + Sync {
+    /// What it computes.
+    fn kinds(&self) -> &[Kind];
+
+    /// Models that it serves without a user's key (`demo` for the built-in stand-in).
+    fn models(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// RandomX keys (hex) for which it is warm.
+    fn warm_keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Hashes a second over the last ten seconds.
+    fn hashrate(&self) -> f64 {
+        0.0
+    }
+
+    /// Computes `unit`. CPU work runs on threads of its own, never on the async runtime.
+    ///
+    /// # Errors
+    /// [`Failure`] when there is no result; [`Failure::cancelled`] soon after `context.cancel`.
+    async fn execute(&self, unit: Unit, context: Context) -> Result<Output, Failure>;
+}
