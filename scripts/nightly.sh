@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# What takes too long for every day, with the same tests and larger numbers.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+scripts/setup.sh build lint page test
+use_tools
+step "simulation: 20,000 seeds"
+FLOTA_SIM_SEEDS=20000 cargo test --release --locked -p flota-master --lib simulation -- --nocapture
+step "search: 20,000 nonces on two workers, one of them killed"
+FLOTA_TEST_NONCES=20000 scripts/e2e.sh search

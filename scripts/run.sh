@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# From a fresh clone to a running fleet on this machine: broker, master, one worker, page.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+scripts/build.sh
+exec target/release/flota up "$@"
