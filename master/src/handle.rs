@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use flota_common::mqtt::PublishError;
 use flota_proto::kinds::FieldError;
 use flota_proto::mqtt::{self, Load};
 use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId, rest, simple, v1};
@@ -439,18 +440,4 @@ pub trait Publisher: Send + Sync {
     /// # Errors
     /// When the bounded queue is full: the unit's dispatch timeout brings it back.
     fn publish(&self, topic: String, payload: Bytes, reliable: bool, retain: bool) -> Result<(), PublishError>;
-}
-
-/// Why a message was not queued. Completes "failed to publish: …".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum PublishError {
-    /// The bounded queue is full.
-    #[error("the queue to the broker is full")]
-    QueueFull,
-    /// Larger than a packet may be.
-    #[error("the message is larger than 256 KiB")]
-    TooLarge,
-    /// The link has ended.
-    #[error("the link to the broker has ended")]
-    Closed,
 }
