@@ -1,0 +1,187 @@
+//! The data directory: made for its owner alone, and home of the worker's id.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use flota_proto::WorkerId;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::Settings;
+
+const WORKER_ID_FILE: &str = "worker-id";
+
+/// Why the data directory can't be used. Says what to do.
+#[derive(Debug, Error)]
+pub enum DataDirError {
+    /// It can't be made.
+    #[error("can't make the data directory {path}: {error}. Set FLOTA_DATA_DIR to a directory that you may write to")]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file in it can't be used.
+    #[error("can't use {path}: {error}. Set FLOTA_DATA_DIR to a directory that you may read and write")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The worker's id is damaged.
+    #[error("{path} holds no worker id: {message}. Delete the file to get a new id, or set FLOTA_WORKER_ID")]
+    WorkerId {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// Another process works under this id.
+    #[error(
+        "another worker with the id '{id}' runs from this data directory. For a second one on this machine give it an id \
+         of its own: FLOTA_WORKER_ID={id}-2"
+    )]
+    InUse {
+        /// Which id.
+        id: WorkerId,
+    },
+}
+
+/// The id made for this data directory; no second process gets it while this is held.
+#[derive(Debug)]
+pub struct MadeWorkerId {
+    /// The id.
+    pub id: WorkerId,
+    /// Holds the lock; `None` where the id was set by somebody.
+    _lock: Option<File>,
+}
+
+impl Settings {
+    /// Makes the data directory, for its owner alone, and tries to write to it.
+    ///
+    /// # Errors
+    /// When it can't be made or written to.
+    pub fn prepare_data_dir(&self) -> Result<(), DataDirError> {
+        let path = &self.data_dir;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| DataDirError::Create { path: path.clone(), error })?;
+        let probe = path.join(format!(".probe-{}", std::process::id()));
+        let tried = File::create(&probe).and_then(|_| fs::remove_file(&probe));
+        tried.map_err(|error| DataDirError::File { path: path.clone(), error })
+    }
+
+    /// The worker's id: the one that is set, else the one in the data directory, made now if there is none.
+    ///
+    /// # Errors
+    /// When the file can't be used or another process holds the id.
+    pub fn own_worker_id(&self) -> Result<MadeWorkerId, DataDirError> {
+        if let Some(id) = &self.worker_id {
+            return Ok(MadeWorkerId { id: id.clone(), _lock: None });
+        }
+        let path = self.data_dir.join(WORKER_ID_FILE);
+        let failed = |error| DataDirError::File { path: path.clone(), error };
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let locked = file.try_lock();
+        let mut text = String::new();
+        (&mut file).take(1024).read_to_string(&mut text).map_err(failed)?;
+        let id = match text.trim_end() {
+            "" if locked.is_ok() => make_id(&mut file).map_err(failed)?,
+            text => {
+                let parsed = text.parse();
+                parsed.map_err(|error: flota_proto::ids::IdError| DataDirError::WorkerId {
+                    path: path.clone(),
+                    message: error.to_string(),
+                })?
+            }
+        };
+        match locked {
+            Ok(()) => Ok(MadeWorkerId { id, _lock: Some(file) }),
+            Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { id }),
+            Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
+fn make_id(file: &mut File) -> io::Result<WorkerId> {
+    let id = new_id(&fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default());
+    writeln!(file, "{id}")?;
+    file.sync_all()?;
+    Ok(id)
+}
+
+/// The machine's name, so that people know it again, and six hex digits, so that two are never the same.
+fn new_id(hostname: &str) -> WorkerId {
+    let host: String = hostname
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+        .take(40)
+        .collect::<String>();
+    let host = if host.is_empty() { "worker" } else { &host };
+    let random = Uuid::new_v4().simple().to_string();
+    let id = format!("{host}-{}", &random[..6]);
+    id.parse().unwrap_or_else(|_| unreachable!("'{id}' holds nothing that an id may not"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::tests::load;
+    use super::*;
+
+    fn settings(dir: &std::path::Path) -> Settings {
+        load(&[("FLOTA_DATA_DIR", dir.to_str().unwrap())]).unwrap()
+    }
+
+    #[test]
+    fn the_directory_is_made_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(&dir.path().join("a/b"));
+        settings.prepare_data_dir().unwrap();
+        assert_eq!(fs::metadata(&settings.data_dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&settings.data_dir).unwrap().count(), 0, "the probe is gone");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_says_what_to_set() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = settings(&dir.path().join("file/sub")).prepare_data_dir().unwrap_err().to_string();
+        assert!(error.contains("file/sub") && error.contains("FLOTA_DATA_DIR"), "{error}");
+    }
+
+    #[test]
+    fn the_workers_id_is_made_once_and_held_by_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let first = settings.own_worker_id().unwrap();
+        let second = settings.own_worker_id().unwrap_err();
+        assert!(matches!(&second, DataDirError::InUse { id } if *id == first.id), "{second}");
+        let id = first.id.clone();
+        drop(first);
+        assert_eq!(settings.own_worker_id().unwrap().id, id);
+    }
+
+    #[test]
+    fn a_set_id_needs_no_file_and_a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = load(&[("FLOTA_DATA_DIR", dir.path().to_str().unwrap()), ("FLOTA_WORKER_ID", "w-1")]).unwrap();
+        assert_eq!(set.own_worker_id().unwrap().id.as_str(), "w-1");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join(WORKER_ID_FILE), "two words\n").unwrap();
+        let error = settings(dir.path()).own_worker_id().unwrap_err().to_string();
+        assert!(error.contains("worker-id holds no worker id"), "{error}");
+    }
+
+    #[test]
+    fn a_strange_hostname_still_gives_an_id() {
+        assert!(new_id("rack/7 ä\n").as_str().starts_with("rack7-"));
+        assert!(new_id("").as_str().starts_with("worker-"));
+    }
+}
