@@ -1,5 +1,7 @@
 //! What computes a unit. One file or folder a job kind; the runner knows only this trait.
 
+pub mod randomx;
+
 use std::sync::Arc;
 use std::time::Duration;
 

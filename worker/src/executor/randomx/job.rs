@@ -1,0 +1,151 @@
+//! What the two RandomX kinds hash, and what becomes of the hashes.
+
+use flota_proto::HexBytes;
+use flota_proto::kinds::{Find, Found, HashPayload, HashResult, Payload, SearchPayload, SearchResult};
+use serde::Serialize;
+
+use super::crew::{Computed, Verdict, Work};
+use super::ffi::HASH_BYTES;
+
+/// A unit of one of the two kinds.
+#[derive(Debug)]
+pub enum Job {
+    /// `randomx.hash`
+    Hash(HashPayload),
+    /// `randomx.search`, with the unit's own range.
+    Search(SearchPayload),
+}
+
+impl Job {
+    /// `None` if the payload is of another kind.
+    pub fn of(payload: Payload) -> Option<Self> {
+        match payload {
+            Payload::Hash(payload) => Some(Self::Hash(payload)),
+            Payload::Search(payload) => Some(Self::Search(payload)),
+            Payload::Chat(_) | Payload::Embed(_) | Payload::Echo(_) => None,
+        }
+    }
+
+    /// The RandomX key.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Hash(payload) => &payload.key,
+            Self::Search(payload) => &payload.key,
+        }
+    }
+
+    /// The result as JSON.
+    ///
+    /// # Errors
+    /// When it can't be written as JSON, which none of these types does.
+    pub fn result(&self, computed: Computed) -> serde_json::Result<Vec<u8>> {
+        match self {
+            Self::Hash(_) => json(&hash_result(computed)),
+            Self::Search(payload) => json(&search_result(payload, computed)),
+        }
+    }
+}
+
+fn json<T: Serialize>(result: &T) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(result)
+}
+
+fn hash_result(computed: Computed) -> HashResult {
+    let hashes = computed.kept.into_iter().map(|(_, hash)| HexBytes(hash.to_vec())).collect();
+    HashResult { hashes, mode: "light".to_owned() }
+}
+
+fn search_result(payload: &SearchPayload, computed: Computed) -> SearchResult {
+    let wanted = match payload.find {
+        // Two threads may have found one at the same time.
+        Find::First => 1,
+        Find::All => usize::MAX,
+    };
+    let found = |(index, hash): (u64, [u8; HASH_BYTES])| Found {
+        nonce: payload.nonce_start + index,
+        hash: HexBytes(hash.to_vec()),
+    };
+    SearchResult {
+        found: computed.kept.into_iter().take(wanted).map(found).collect(),
+        hashes_computed: computed.hashed,
+        covered: covered(payload.nonce_start, computed.hashed),
+    }
+}
+
+fn covered(start: u64, hashed: u64) -> Vec<[u64; 2]> {
+    if hashed == 0 { Vec::new() } else { vec![[start, start + hashed]] }
+}
+
+impl Work for Job {
+    fn count(&self) -> u64 {
+        match self {
+            Self::Hash(payload) => payload.inputs.len() as u64,
+            Self::Search(payload) => payload.nonce_end.saturating_sub(payload.nonce_start),
+        }
+    }
+
+    fn input<'a>(&'a self, index: u64, buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        match self {
+            Self::Hash(payload) => payload.inputs.get(index as usize).map_or(&[], |input| input),
+            Self::Search(payload) => {
+                if buffer.is_empty() {
+                    buffer.extend_from_slice(&payload.blob);
+                }
+                let nonce = ((payload.nonce_start + index) as u32).to_le_bytes();
+                let place = buffer.iter_mut().skip(payload.nonce_offset as usize);
+                place.zip(nonce).for_each(|(byte, digit)| *byte = digit);
+                buffer
+            }
+        }
+    }
+
+    fn judge(&self, hash: &[u8; HASH_BYTES]) -> Verdict {
+        match self {
+            Self::Hash(_) => Verdict::Keep,
+            Self::Search(payload) if !is_below(hash, &payload.target) => Verdict::Skip,
+            Self::Search(payload) => match payload.find {
+                Find::First => Verdict::KeepAndStop,
+                Find::All => Verdict::Keep,
+            },
+        }
+    }
+}
+
+/// Whether `hash` is strictly below `target`, both as little-endian numbers of the same length.
+fn is_below(hash: &[u8], target: &[u8]) -> bool {
+    hash.iter().rev().lt(target.iter().rev())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_wins_strictly_below_the_target_as_a_little_endian_number() {
+        let number = |low: u8, high: u8| {
+            let mut bytes = [0_u8; 32];
+            (bytes[0], bytes[31]) = (low, high);
+            bytes
+        };
+        assert!(is_below(&number(255, 1), &number(0, 2)));
+        assert!(is_below(&number(1, 2), &number(2, 2)));
+        assert!(!is_below(&number(2, 2), &number(2, 2)));
+        assert!(!is_below(&number(0, 3), &number(255, 2)));
+    }
+
+    #[test]
+    fn the_nonce_is_written_little_endian_at_its_offset() {
+        let job = Job::Search(SearchPayload {
+            key: HexBytes::default(),
+            blob: HexBytes(vec![9; 7]),
+            nonce_offset: 2,
+            nonce_start: 0x0102_0300,
+            nonce_end: 1 << 32,
+            target: HexBytes(vec![0; 32]),
+            find: Find::All,
+        });
+        let mut buffer = Vec::new();
+        assert_eq!(job.input(4, &mut buffer), [9, 9, 4, 3, 2, 1, 9]);
+        assert_eq!(job.input(5, &mut buffer), [9, 9, 5, 3, 2, 1, 9]);
+    }
+}
