@@ -1,0 +1,149 @@
+// The shapes on the wire, as REST and Socket.IO give them. What an older or newer master may leave out is optional.
+
+export const JOB_STATES = [
+  'blocked',
+  'scheduled',
+  'pending',
+  'assigned',
+  'computing',
+  'completed',
+  'failed',
+  'cancelled',
+] as const;
+export type JobState = (typeof JOB_STATES)[number];
+
+export const KINDS = ['ai.chat', 'ai.embed', 'randomx.hash', 'randomx.search', 'echo'] as const;
+export type Kind = (typeof KINDS)[number];
+
+export interface JobError {
+  code: string;
+  message: string;
+}
+
+export interface Job {
+  id: string;
+  kind: string;
+  state: JobState;
+  queue?: string;
+  project?: string | null;
+  priority: number;
+  owner?: string;
+  labels?: Record<string, string> | null;
+  payload?: unknown;
+  created_at: string;
+  started_at?: string | null;
+  finished_at?: string | null;
+  failures?: number;
+  max_attempts?: number;
+  progress?: { fraction?: number | null; units_total?: number | null; units_done?: number | null } | null;
+  workers?: string[] | null;
+  result?: unknown;
+  error?: JobError | null;
+  waiting?: { reason: string; detail?: string | null } | null;
+}
+
+export interface Attempt {
+  attempt: number;
+  worker_id?: string | null;
+  outcome?: string | null;
+  error?: JobError | null;
+  started_at?: string | null;
+  finished_at?: string | null;
+}
+
+export interface Unit {
+  unit_id: string;
+  state: JobState;
+  attempt?: number;
+  failures?: number;
+  worker_id?: string | null;
+  progress?: number | { fraction?: number | null } | null;
+  attempts?: Attempt[] | null;
+}
+
+export interface Page<T> {
+  items: T[];
+  next_cursor?: string | null;
+}
+
+export const WORKER_STATES = ['idle', 'busy', 'paused', 'draining', 'quarantined', 'offline'] as const;
+export type WorkerState = (typeof WORKER_STATES)[number];
+
+export interface Worker {
+  worker_id: string;
+  status: WorkerState;
+  language?: string | null;
+  version?: string | null;
+  slots?: Record<string, number> | null;
+  running?: number | Record<string, number> | unknown[] | null;
+  kinds?: string[] | null;
+  models?: string[] | null;
+  capabilities?: {
+    cores?: number;
+    memory_mib?: number;
+    features?: string[];
+    hugepages?: unknown;
+    gpus?: unknown[];
+  } | null;
+  labels?: Record<string, string> | null;
+  load?: { cpu?: number | null; memory?: number | null } | null;
+  hashrate?: number | null;
+  connected_at?: string | null;
+  last_seen_at?: string | null;
+}
+
+export interface Fleet {
+  workers?: Record<string, number> | null;
+  slots?: Record<string, { total: number; used: number }> | null;
+  queue?: { depth: number; oldest_age_ms?: number | null } | null;
+  hashrate?: number | null;
+  jobs?: Record<string, number> | null;
+}
+
+export interface FleetTick extends Fleet {
+  timestamp?: number;
+  workers_list?: Worker[];
+}
+
+export interface JobEvent {
+  jobId: string;
+  seq?: number;
+  attempt?: number;
+  timestamp?: number;
+  type: string;
+  data?: unknown;
+}
+
+export interface AiUsage {
+  input_tokens?: number;
+  output_tokens?: number;
+  thought_tokens?: number;
+}
+
+export interface AiResponse {
+  query?: string;
+  response: string;
+  workerId?: string | null;
+  processingTime?: number;
+  timestamp?: number;
+  jobId: string | null;
+  model?: string | null;
+  provider?: string | null;
+  finish?: 'complete' | 'max_tokens' | 'blocked' | 'error';
+  usage?: AiUsage | null;
+  error?: JobError | null;
+}
+
+export interface LogLine {
+  timestamp: number;
+  source: string;
+  level?: string;
+  message: string;
+  jobId?: string;
+  workerId?: string;
+}
+
+/** A job that will not change any more, unless someone replays it. */
+export function ended(state: string): boolean {
+  return state === 'completed' || state === 'failed' || state === 'cancelled';
+}
