@@ -1,0 +1,219 @@
+// The conversation on the page: asks, follows the answers over connection losses and reloads, keeps them.
+import { api } from '../lib/api';
+import { auth } from '../lib/auth.svelte';
+import { link } from '../lib/link.svelte';
+import { Problem } from '../lib/problem';
+import { local, tab } from '../lib/storage';
+import type { AiResponse, JobError, JobEvent } from '../lib/types';
+import { ended } from '../lib/types';
+import { uuidTime, uuidv7 } from '../lib/uuid';
+import { applyEvent, applyJob, applyQueued, applyResponse, fail, newAnswer, open, type Answer, type Turn } from './answer';
+import * as history from './history';
+import { messages, titleOf } from './messages';
+
+type Ack = { jobId?: string; error?: Partial<JobError> | string } | null;
+
+const SAVE_MS = 400;
+/** The answer follows the event of the end at once; if it doesn't, the job is asked. */
+const ANSWER_MS = 400;
+const LOST_MS = 20_000;
+
+class Chat {
+  conversation = $state<history.Conversation | null>(null);
+  entries = $state.raw<history.Entry[]>(history.index());
+  /** Empty: the master chooses. */
+  model = $state(local.read<string>('model') ?? '');
+  stopping = $state(false);
+
+  #unbound: { answer: Answer; query: string } | null = null;
+  #saving: ReturnType<typeof setTimeout> | null = null;
+
+  start(): void {
+    link.on<JobEvent>('job-event', (event) => this.#event(event));
+    link.on<AiResponse>('ai-response', (response) => this.#response(response));
+    link.on<{ position: number; jobId: string }>('task-queued', (queued) => {
+      const answer = this.#find(queued.jobId);
+      if (answer) this.#changed(() => applyQueued(answer, queued.position));
+    });
+    link.onReady(() => this.#catchUp());
+    addEventListener('pagehide', () => this.save());
+    document.addEventListener('visibilitychange', () => this.save());
+    addEventListener('storage', () => (this.entries = history.index()));
+  }
+
+  get last(): Turn | null {
+    return this.conversation?.turns.at(-1) ?? null;
+  }
+
+  get answering(): boolean {
+    return this.last !== null && open(this.last.answer);
+  }
+
+  /** The conversation to show when the address names none: the one this tab was in. */
+  current(): string | null {
+    return tab.read<string>('chat');
+  }
+
+  show(id: string | null): void {
+    if (id === (this.conversation?.id ?? null)) return;
+    this.save();
+    this.#unbound = null;
+    this.stopping = false;
+    this.conversation = id === null ? null : history.load(id);
+    tab.write('chat', this.conversation?.id ?? null);
+    if (link.state === 'online') this.#catchUp();
+  }
+
+  remove(id: string): void {
+    if (this.conversation?.id === id) this.conversation = null;
+    this.entries = history.remove(id);
+  }
+
+  clear(): void {
+    this.conversation = null;
+    history.clear();
+    this.entries = [];
+  }
+
+  setModel(model: string): void {
+    this.model = model;
+    local.write('model', model);
+  }
+
+  /** Asks, and returns the id of the conversation. */
+  ask(query: string): string {
+    const now = Date.now();
+    this.conversation ??= { id: uuidv7(now), title: titleOf(query), updatedAt: now, turns: [] };
+    const before = messages(this.conversation.turns);
+    this.conversation.turns.push({ id: uuidv7(now), query, model: this.model || null, answer: newAnswer(now) });
+    this.conversation.updatedAt = now;
+    this.stopping = false;
+    const answer = this.last!.answer;
+    this.#unbound = { answer, query };
+    void this.#send(answer, query, before);
+    tab.write('chat', this.conversation.id);
+    this.save();
+    return this.conversation.id;
+  }
+
+  /** A first question is a plain one; a later one needs what was said before, which only a job can carry. */
+  async #send(answer: Answer, query: string, before: ReturnType<typeof messages>): Promise<void> {
+    const model = this.model ? { model: this.model } : {};
+    const key = auth.apiKey ? { apiKey: auth.apiKey } : {};
+    const ack =
+      before.length === 0
+        ? await link.request<Ack>('user-query', { query, ...key, ...model })
+        : await link.request<Ack>('job-submit', {
+            kind: 'ai.chat',
+            payload: { messages: [...before, { role: 'user', content: query }], ...model },
+            ...key,
+          });
+    this.#changed(() => {
+      if (ack?.error) fail(answer, asError(ack.error));
+      else if (ack?.jobId) this.#bind(answer, ack.jobId);
+    });
+  }
+
+  stop(): void {
+    const answer = this.last?.answer;
+    if (!answer || !open(answer)) return;
+    this.stopping = true;
+    if (answer.jobId) this.#cancel(answer.jobId, answer);
+  }
+
+  #cancel(jobId: string, answer: Answer): void {
+    if (link.emit('job-cancel', { jobId })) setTimeout(() => void this.#settle(answer), 4 * ANSWER_MS);
+    else void api.cancel(jobId).then((job) => this.#changed(() => applyJob(answer, job, Date.now())), () => undefined);
+  }
+
+  #bind(answer: Answer, jobId: string): void {
+    if (this.#unbound?.answer === answer) this.#unbound = null;
+    if (answer.jobId === jobId) return;
+    answer.jobId = jobId;
+    if (this.stopping) this.#cancel(jobId, answer);
+  }
+
+  #find(jobId: string): Answer | null {
+    const known = this.conversation?.turns.findLast((turn) => turn.answer.jobId === jobId);
+    if (known) return known.answer;
+    const waiting = this.#unbound?.answer;
+    const made = uuidTime(jobId);
+    if (!waiting || (made !== null && made < waiting.askedAt - 60_000)) return null;
+    if (watched.has(jobId)) return null;
+    this.#bind(waiting, jobId);
+    return waiting;
+  }
+
+  #event(event: JobEvent): void {
+    const answer = this.#find(event.jobId);
+    if (!answer || !open(answer)) return;
+    this.#changed(() => applyEvent(answer, event));
+    if (ended(event.type)) setTimeout(() => void this.#settle(answer), ANSWER_MS);
+  }
+
+  #response(response: AiResponse): void {
+    const answer = response.jobId ? this.#find(response.jobId) : this.#refusedOne(response.query);
+    if (answer) this.#changed(() => applyResponse(answer, response, Date.now()));
+  }
+
+  #refusedOne(query: string | undefined): Answer | null {
+    return this.#unbound && (query === undefined || this.#unbound.query === query) ? this.#unbound.answer : null;
+  }
+
+  /** After a connection was lost or the page loaded anew: hear what was missed, and learn what ended meanwhile. */
+  #catchUp(): void {
+    for (const turn of this.conversation?.turns ?? []) {
+      const { answer } = turn;
+      if (!open(answer)) continue;
+      if (answer.jobId === null) {
+        this.#unbound = { answer, query: turn.query };
+        setTimeout(() => this.#giveUp(answer), LOST_MS);
+        continue;
+      }
+      const since = answer.seq >= 0 ? { lastSeq: answer.seq } : {};
+      link.emit('job-subscribe', { jobId: answer.jobId, ...since });
+      void this.#settle(answer);
+    }
+  }
+
+  #giveUp(answer: Answer): void {
+    if (answer.jobId === null && open(answer) && link.state === 'online') {
+      this.#changed(() => fail(answer, { code: 'not_sent', message: '' }));
+    }
+  }
+
+  async #settle(answer: Answer): Promise<void> {
+    if (!open(answer) || answer.jobId === null) return;
+    try {
+      const job = await api.job(answer.jobId);
+      if (ended(job.state)) this.#changed(() => applyJob(answer, job, Date.now()));
+    } catch (error) {
+      if (error instanceof Problem && error.status === 404) this.#changed(() => fail(answer, { code: 'gone', message: '' }));
+    }
+  }
+
+  #changed(change: () => void): void {
+    change();
+    if (!this.answering) this.stopping = false;
+    this.#saving ??= setTimeout(() => this.save(), SAVE_MS);
+  }
+
+  save(): void {
+    if (this.#saving) clearTimeout(this.#saving);
+    this.#saving = null;
+    if (this.conversation && this.conversation.turns.length > 0) {
+      this.entries = history.save($state.snapshot(this.conversation) as history.Conversation);
+    }
+  }
+}
+
+/** Jobs that are followed for another reason: their events are no answers to what was asked here. */
+export const watched = new Set<string>();
+
+function asError(error: Partial<JobError> | string): JobError {
+  if (typeof error === 'string') return { code: 'refused', message: error };
+  const problem = error as Partial<JobError> & { detail?: string; title?: string };
+  return { code: problem.code ?? 'refused', message: problem.message ?? problem.detail ?? problem.title ?? '' };
+}
+
+export const chat = new Chat();

@@ -1,0 +1,54 @@
+// Markdown to safe HTML, block by block: while an answer grows only its last block is made anew. Loaded with the first answer.
+import DOMPurify from 'dompurify';
+import { Marked, type Token, type Tokens } from 'marked';
+
+const TAGS =
+  'a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i input li ol p pre s span strong sub sup table tbody td th thead tr ul'.split(
+    ' ',
+  );
+const ATTRIBUTES = ['align', 'checked', 'class', 'disabled', 'href', 'rel', 'start', 'target', 'title', 'type'];
+
+function escape(text: string): string {
+  return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+}
+
+/** Answers must not make this browser fetch anything: a picture becomes a link to it. */
+function anchor(href: string, inner: string, title?: string | null): string {
+  if (!/^(https?:|mailto:)/i.test(href)) return inner;
+  const tip = title ? ` title="${escape(title)}"` : '';
+  return `<a href="${escape(href)}" target="_blank" rel="noopener noreferrer nofollow"${tip}>${inner}</a>`;
+}
+
+const marked = new Marked({
+  gfm: true,
+  breaks: false,
+  renderer: {
+    html: ({ text }: Tokens.HTML | Tokens.Tag) => escape(text),
+    image: ({ href, text, title }: Tokens.Image) => anchor(href, `🖼 ${escape(text || href)}`, title),
+    link({ href, title, tokens }: Tokens.Link) {
+      return anchor(href, this.parser.parseInline(tokens), title);
+    },
+  },
+});
+
+function render(token: Token): string {
+  return DOMPurify.sanitize(marked.parser([token]), {
+    ALLOWED_TAGS: TAGS,
+    ALLOWED_ATTR: ATTRIBUTES,
+    ALLOW_DATA_ATTR: false,
+    ALLOW_ARIA_ATTR: false,
+  });
+}
+
+/** Returns a function that turns a growing text into the HTML of its blocks, doing again only what changed. */
+export function renderer(): (text: string) => string[] {
+  let known: { raw: string; html: string }[] = [];
+  return (text) => {
+    const tokens = marked.lexer(text).filter((token) => token.type !== 'space' && token.type !== 'def');
+    known = tokens.map((token, i) => {
+      const old = known[i];
+      return old?.raw === token.raw ? old : { raw: token.raw, html: render(token) };
+    });
+    return known.map((block) => block.html);
+  };
+}

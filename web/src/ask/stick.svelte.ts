@@ -1,0 +1,31 @@
+// Keeps a scrolling list at its end while it grows, but only as long as its reader is there.
+
+const NEAR_PX = 72;
+
+export class Stick {
+  atEnd = $state(true);
+  #node: HTMLElement | null = null;
+
+  /** Action for the scrolling element; its first child is what grows. */
+  container = (node: HTMLElement): { destroy(): void } => {
+    this.#node = node;
+    const scrolled = () => (this.atEnd = node.scrollHeight - node.scrollTop - node.clientHeight < NEAR_PX);
+    const grown = new ResizeObserver(() => {
+      if (this.atEnd) this.toEnd();
+    });
+    node.addEventListener('scroll', scrolled, { passive: true });
+    grown.observe(node);
+    if (node.firstElementChild) grown.observe(node.firstElementChild);
+    return {
+      destroy: () => {
+        node.removeEventListener('scroll', scrolled);
+        grown.disconnect();
+      },
+    };
+  };
+
+  toEnd(): void {
+    this.atEnd = true;
+    requestAnimationFrame(() => this.#node?.scrollTo({ top: this.#node.scrollHeight }));
+  }
+}
