@@ -1,0 +1,37 @@
+// A job in half a line, from its payload where it is there. Pure.
+import type { Job } from '../lib/types';
+
+const MAX = 140;
+
+function short(text: string): string {
+  const line = text.replace(/\s+/g, ' ').trim();
+  return line.length > MAX ? `${line.slice(0, MAX)}…` : line;
+}
+
+export function summary(job: Pick<Job, 'kind' | 'payload' | 'labels' | 'queue' | 'project'>): string {
+  const payload = (job.payload ?? {}) as Record<string, unknown>;
+  const said = payloadSummary(job.kind, payload);
+  if (said) return said;
+  const labels = Object.entries(job.labels ?? {}).map(([name, value]) => `${name}=${value}`);
+  return [job.project, job.queue === 'default' ? null : job.queue, ...labels].filter(Boolean).join(' · ');
+}
+
+function payloadSummary(kind: string, payload: Record<string, unknown>): string {
+  const list = (name: string) => (Array.isArray(payload[name]) ? (payload[name] as unknown[]) : []);
+  switch (kind) {
+    case 'ai.chat': {
+      const last = list('messages').at(-1) as { content?: unknown } | undefined;
+      return typeof last?.content === 'string' ? short(last.content) : '';
+    }
+    case 'ai.embed':
+      return list('texts').length > 0 ? `${list('texts').length} × ${short(String(list('texts')[0]))}` : '';
+    case 'randomx.hash':
+      return list('inputs').length > 0 ? `${list('inputs').length} × RandomX` : '';
+    case 'randomx.search':
+      return payload.nonce_end === undefined ? '' : `${String(payload.nonce_start)} … ${String(payload.nonce_end)}`;
+    case 'echo':
+      return payload.value === undefined ? '' : short(JSON.stringify(payload.value));
+    default:
+      return '';
+  }
+}
