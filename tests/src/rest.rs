@@ -175,3 +175,9 @@ impl Rest {
 fn id(body: &Value) -> String {
     body["id"].as_str().unwrap_or_else(|| panic!("no id in {body}")).to_owned()
 }
+
+/// The time after `wait`, as REST takes it.
+#[must_use]
+pub fn in_future(wait: Duration) -> String {
+    flota_common::clock::now().after(wait).to_rfc3339()
+}
