@@ -26,7 +26,7 @@ impl Answer {
     ///
     /// # Panics
     /// When it has another.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, clippy::return_self_not_must_use)] // often only the check is wanted
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
