@@ -5,4 +5,5 @@ pub mod core;
 pub mod handle;
 pub mod mqtt;
 mod ration;
+pub mod store;
 pub mod submit;
