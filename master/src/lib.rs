@@ -3,6 +3,7 @@
 pub mod callback;
 pub mod core;
 pub mod handle;
+pub mod logs;
 pub mod mqtt;
 mod ration;
 pub mod store;
