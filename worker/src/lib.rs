@@ -1,3 +1,26 @@
 //! The agent: takes units over MQTT, computes them, reports by gRPC.
+//!
+//! The way of a unit: `link` (MQTT) → `intake` → `table` (what is held, pure) → `runner` and `attempt` (execution) →
+//! `table` → `callback` (gRPC) → acknowledged. `spool` keeps what is not acknowledged on disk.
 
+mod attempt;
+mod callback;
+mod calls;
+mod capabilities;
+mod config;
+mod control;
+mod epoch;
 pub mod executor;
+mod intake;
+mod link;
+mod load;
+mod log;
+mod runner;
+mod running;
+mod spool;
+mod status;
+mod table;
+
+pub use config::{StartError, WorkerConfig, default_prefetch, default_slots};
+pub use running::{RunningWorker, Stopped, Worker};
+pub use spool::SpoolError;

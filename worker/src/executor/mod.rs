@@ -1,5 +1,6 @@
 //! What computes a unit. One file or folder a job kind; the runner knows only this trait.
 
+pub mod echo;
 pub mod randomx;
 
 use std::sync::Arc;
@@ -109,6 +110,12 @@ pub trait Executor: Send + Sync {
     /// Hashes a second over the last ten seconds.
     fn hashrate(&self) -> f64 {
         0.0
+    }
+
+    /// The outcome at once, for units that take next to no time and wait for nothing: it spares the runner a task, a
+    /// slot and an acceptance. `None`: run it by [`Executor::execute`].
+    fn immediate(&self, _unit: &Unit) -> Option<Result<Output, Failure>> {
+        None
     }
 
     /// Computes `unit`. CPU work runs on threads of its own, never on the async runtime.
