@@ -1,0 +1,36 @@
+// ask.mjs URL ANSWER WORKER: a question's answer streams, survives a reload in the middle, and is whole at the end; a second one is
+// stopped in the middle and keeps what came.
+import assert from 'node:assert/strict';
+import { answered, ask, onPage, picture, until } from './lib.mjs';
+
+const [url, expected, worker] = process.argv.slice(2);
+const words = expected.split(' ');
+
+await onPage(url, async (page, get) => {
+  await ask(get, 'How do ships keep together?');
+  const text = () => get('answer-text').last().innerText().catch(() => '');
+  const growing = () => get('answer').last().getAttribute('data-state');
+
+  await until('the beginning of the answer is shown', async () => (await text()).startsWith(words.slice(0, 4).join(' ')));
+  assert.equal(await growing(), 'computing', 'the answer was to be shown while it grows');
+  const early = await text();
+  assert.notEqual(early, expected);
+  await until('more of it', async () => (await text()).length > early.length);
+  await picture(page, 'ask-streaming');
+
+  assert.equal(await growing(), 'computing', 'the reload was to be in the middle');
+  await page.reload();
+  const answer = await answered(get);
+  assert.equal((await text()).trim(), expected);
+  assert.equal(await get('turn').count(), 1);
+  assert.equal(await answer.getByTestId('answer-worker').innerText(), worker);
+  assert.match(await answer.getByTestId('answer-time').innerText(), /\d/);
+  await picture(page, 'ask-answered');
+
+  await ask(get, 'And now without end, please');
+  await until('the second answer begins', async () => (await get('turn').count()) === 2 && (await text()).includes('never'));
+  await get('ask-stop').click();
+  await answered(get, ['cancelled']);
+  assert.match(await text(), /^This never/, 'what came was to stay');
+  await picture(page, 'ask-stopped');
+});

@@ -1,0 +1,103 @@
+//! What a person does on the page, in a real headless Chromium; the scenarios are in `tests/browser/`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use flota_tests::fake_gemini::{End, Ended, FakeGemini, Script};
+use flota_tests::simple::SimpleWorker;
+use flota_tests::{Mosquitto, Node, Process, node::workers_ready, until};
+
+fn scenarios() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("browser")
+}
+
+fn scenario(name: &str, arguments: &[&str], directory: &Path) -> Process {
+    let folder = scenarios();
+    assert!(folder.join("node_modules/playwright-core").is_dir(), "no playwright-core: make e2e installs it");
+    let mut command = Command::new("node");
+    Process::start(name, directory, command.arg(folder.join(format!("{name}.mjs"))).args(arguments))
+}
+
+async fn passes(name: &str, arguments: &[&str], directory: &Path) {
+    let browser = scenario(name, arguments, directory);
+    let status = browser.ended().await;
+    assert!(status.success(), "{}", browser.describe());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_streams_survives_a_reload_and_stop_closes_the_connection() {
+    let words: Vec<String> = (1..=60).map(|n| format!("word{n}")).collect();
+    let pieces: Vec<String> = words.iter().map(|word| format!("{word} ")).collect();
+    let mut slow = Script::text(&pieces.iter().map(String::as_str).collect::<Vec<_>>(), "STOP");
+    slow.pause_ms = 120;
+    let gemini = FakeGemini::start().await.expect("failed to start the stand-in");
+    gemini.next(slow);
+    gemini.next(Script::unfinished(&["This never ", "ends "]).end(End::Stall));
+    let fleet = Node::up()
+        .with("FLOTA_GEMINI_BASE_URL", gemini.base_url())
+        .with("GEMINI_API_KEY", "key-of-the-worker")
+        .with("FLOTA_WORKER_ID", "gemini-1")
+        .start()
+        .await;
+    workers_ready(&fleet.rest(), 1).await;
+
+    passes("ask", &[&fleet.url(), &words.join(" "), "gemini-1"], fleet.directory()).await;
+
+    let calls = until("the stand-in has seen Stop", || async {
+        let calls: Vec<_> = gemini.calls();
+        if calls.last().is_some_and(|call| call.ended == Ended::Closed) { Ok(calls) } else { Err(calls) }
+    })
+    .await;
+    assert_eq!(calls.len(), 2, "a reload asks nothing again: {calls:?}");
+    assert_eq!(calls[0].ended, Ended::Answered);
+    for call in &calls {
+        assert_eq!(call.header("x-goog-api-key"), Some("key-of-the-worker"));
+        assert!(!call.query.contains("key-of-the-worker"), "a key stands in a URL");
+    }
+    assert!(!fleet.log().contains("key-of-the-worker") && !fleet.log().contains("keep together"), "{}", fleet.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_the_page_offers_the_demo_and_a_key_that_is_entered_is_used() {
+    let gemini = FakeGemini::start().await.expect("failed to start the stand-in");
+    let fleet = Node::up().with("FLOTA_GEMINI_BASE_URL", gemini.base_url()).start().await;
+    workers_ready(&fleet.rest(), 1).await;
+    passes("key", &[&fleet.url(), "key-of-the-user"], fleet.directory()).await;
+    let keys: Vec<_> = gemini.calls().iter().map(|call| call.header("x-goog-api-key").map(str::to_owned)).collect();
+    assert_eq!(keys, [Some("key-of-the-user".to_owned())]);
+    assert!(!fleet.log().contains("key-of-the-user"), "a key stands in the log");
+    for entry in std::fs::read_dir(fleet.data_dir()).expect("no data directory").flatten() {
+        let kept = std::fs::read(entry.path()).unwrap_or_default();
+        let found = kept.windows(15).any(|window| window == b"key-of-the-user");
+        assert!(!found, "a key stands in {}", entry.path().display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simple_worker_in_python_answers_a_question_asked_in_the_page() {
+    let broker = Mosquitto::start().await;
+    let master = Node::master(&broker.url()).start().await;
+    let _worker = SimpleWorker::join(broker.port, "py-1", &[]).await;
+    passes("simple", &[&master.url(), "py-1"], master.directory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_fleet_and_logs_are_shown_on_a_desk_and_on_a_phone() {
+    let fleet = Node::up().start().await;
+    workers_ready(&fleet.rest(), 1).await;
+    passes("tour", &[&fleet.url()], fleet.directory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_when_the_fleet_is_gone_and_comes_back_with_it() {
+    let mut fleet = Node::up().start().await;
+    workers_ready(&fleet.rest(), 1).await;
+    let url = fleet.url();
+    let browser = scenario("reconnect", &[&url], fleet.directory());
+    browser.printed("ready").await;
+    fleet.kill();
+    browser.printed("banner").await;
+    fleet.start_again().await;
+    let status = browser.ended().await;
+    assert!(status.success(), "{}", browser.describe());
+}
