@@ -20,8 +20,12 @@ describe('problems', () => {
   });
   it('stand at the field around them', () => {
     const problem = new Problem(422, { detail: 'not hex', path: 'payload.inputs.3' });
-    expect(errorAt(problem.fields, 'payload.inputs')).toBe('not hex');
+    expect(errorAt(problem.fields, 'payload.inputs')).toBe('4: not hex');
     expect(errorAt(problem.fields, 'payload.input')).toBeNull();
+  });
+  it('do not say their path twice', () => {
+    const problem = new Problem(422, { detail: 'payload.inputs[0]: not hex', field: 'payload.inputs[0]' });
+    expect(errorAt(problem.fields, 'payload.inputs')).toBe('1: not hex');
   });
   it('survive an answer that is no document', () => {
     expect(new Problem(502, null)).toMatchObject({ status: 502, message: '', fields: [] });
@@ -60,8 +64,17 @@ describe('the timeline', () => {
   };
   const at = (seconds: number) => Date.parse(job.created_at) + seconds * 1000;
   it('measures each stretch', () => {
-    const events: JobEvent[] = [{ jobId: 'j', type: 'assigned', timestamp: at(2) }];
+    const events: JobEvent[] = [
+      { jobId: 'j', type: 'assigned', timestamp: at(2) },
+      { jobId: 'j', type: 'computing', timestamp: at(3) },
+    ];
     expect(timeline(job, events, at(99)).map((stage) => stage.tookMs)).toEqual([2000, 1000, 7000, null]);
+  });
+  it('of a replayed job begins anew', () => {
+    const types = ['pending', 'assigned', 'computing', 'failed', 'pending', 'assigned'];
+    const events = types.map((type, i): JobEvent => ({ jobId: 'j', type, timestamp: at(i) }));
+    const replayed: Job = { ...job, state: 'assigned', finished_at: null };
+    expect(timeline(replayed, events, at(9)).map((stage) => stage.tookMs)).toEqual([1000, 4000, null, null]);
   });
   it('grows while the job computes', () => {
     const running: Job = { ...job, state: 'computing', finished_at: null };

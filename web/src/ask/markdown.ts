@@ -24,7 +24,7 @@ const marked = new Marked({
   breaks: false,
   renderer: {
     html: ({ text }: Tokens.HTML | Tokens.Tag) => escape(text),
-    image: ({ href, text, title }: Tokens.Image) => anchor(href, `🖼 ${escape(text || href)}`, title),
+    image: ({ href, text, title }: Tokens.Image) => anchor(href, `[${escape(text || href)}]`, title),
     link({ href, title, tokens }: Tokens.Link) {
       return anchor(href, this.parser.parseInline(tokens), title);
     },

@@ -24,6 +24,11 @@ export class Stick {
     };
   };
 
+  toStart(): void {
+    this.atEnd = false;
+    requestAnimationFrame(() => this.#node?.scrollTo({ top: 0 }));
+  }
+
   toEnd(): void {
     this.atEnd = true;
     requestAnimationFrame(() => this.#node?.scrollTo({ top: this.#node.scrollHeight }));

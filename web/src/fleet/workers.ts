@@ -8,8 +8,8 @@ export function online(worker: Worker): boolean {
 }
 
 /** A worker that speaks the simple protocol: it announces no models, but answers questions with a key of its own. */
-export function simple(worker: Worker & { protocol?: number | null }): boolean {
-  return worker.protocol == null && !worker.version && !worker.models?.length;
+export function simple(worker: Worker): boolean {
+  return worker.simple ?? (!worker.version && !worker.models?.length);
 }
 
 function serving(workers: Worker[]): Worker[] {

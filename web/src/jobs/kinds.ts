@@ -20,7 +20,8 @@ const model: Field = { name: 'model', type: 'line', path: 'payload.model', initi
 export const FIELDS: Record<Kind, Field[]> = {
   'ai.chat': [
     { name: 'prompt', type: 'text', path: 'payload.messages', initial: '' },
-    { name: 'system', type: 'line', path: 'payload.messages.0', initial: '' },
+    // Objections to messages stand at the question.
+    { name: 'system', type: 'line', path: 'payload.messages.system', initial: '' },
     model,
     { name: 'temperature', type: 'number', path: 'payload.temperature', initial: '' },
     { name: 'max_output_tokens', type: 'number', path: 'payload.max_output_tokens', initial: '' },

@@ -20,20 +20,20 @@ function stageOf(state: string): StageName {
   return state === 'assigned' || state === 'computing' ? state : 'queued';
 }
 
-/** The last time each stage was entered: a job that was retried shows its latest way. */
+/** When each stage was first entered since the job was submitted, or replayed. */
 function entered(job: Job, events: JobEvent[]): Partial<Record<StageName, number>> {
-  const times: Partial<Record<StageName, number>> = {};
-  const started = parseTime(job.started_at);
-  const finished = parseTime(job.finished_at);
-  times.queued = parseTime(job.created_at) ?? 0;
-  if (started !== null) times.computing = started;
-  if (finished !== null) times.done = finished;
+  let times: Partial<Record<StageName, number>> = {};
   for (const event of events) {
     if (!event.timestamp || event.type === 'delta' || event.type === 'progress') continue;
     const stage = stageOf(event.type);
-    if (stage === 'queued' || (stage === 'done' && !ended(job.state))) continue;
-    times[stage] = stage === 'computing' && times.computing ? times.computing : event.timestamp;
+    if (times.done !== undefined && stage !== 'done') times = { queued: event.timestamp };
+    times[stage] ??= event.timestamp;
   }
+  times.queued ??= parseTime(job.created_at) ?? undefined;
+  times.assigned ??= parseTime(job.started_at) ?? undefined;
+  if (stageOf(job.state) === 'computing' || job.state === 'completed') times.computing ??= times.assigned;
+  if (ended(job.state)) times.done ??= parseTime(job.finished_at) ?? undefined;
+  else delete times.done;
   return times;
 }
 

@@ -12,7 +12,7 @@ function unit(value: number, name: string, locale: string, digits = 0): string {
   return new Intl.NumberFormat(locale, {
     style: 'unit',
     unit: name,
-    unitDisplay: 'narrow',
+    unitDisplay: 'short',
     maximumFractionDigits: digits,
   }).format(value);
 }

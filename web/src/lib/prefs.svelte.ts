@@ -23,6 +23,8 @@ class Prefs {
   locale = $state<Locale>('en');
   shortcuts = $state(true);
   t = $derived(TEXTS[this.locale]);
+  /** The language as this user's country writes dates and figures. */
+  region = $derived(navigator.languages.find((tag) => tag.toLowerCase().startsWith(this.locale)) ?? this.locale);
 
   constructor() {
     const saved = local.read<Saved>('prefs') ?? {};
@@ -42,6 +44,15 @@ class Prefs {
     root.lang = this.locale;
     if (this.theme === 'system') delete root.dataset.theme;
     else root.dataset.theme = this.theme;
+    this.#colourBars();
+  }
+
+  /** The browser's own bars follow the theme that was chosen, not only the system's. */
+  #colourBars(): void {
+    for (const meta of document.querySelectorAll<HTMLMetaElement>('meta[name="theme-color"]')) {
+      const theme = this.theme === 'system' ? (meta.media.includes('dark') ? 'dark' : 'light') : this.theme;
+      meta.content = theme === 'dark' ? '#0c1417' : '#f6f3ec';
+    }
   }
 }
 

@@ -57,7 +57,9 @@ export interface Unit {
   attempt?: number;
   failures?: number;
   worker_id?: string | null;
-  progress?: number | { fraction?: number | null } | null;
+  progress?: number | null;
+  /** Inputs or nonces from … to (not included). */
+  range?: [number, number] | null;
   attempts?: Attempt[] | null;
 }
 
@@ -74,6 +76,10 @@ export interface Worker {
   status: WorkerState;
   language?: string | null;
   version?: string | null;
+  /** Speaks the simple worker protocol. */
+  simple?: boolean;
+  /** Why it is set aside, or what it waits for. */
+  status_detail?: string | null;
   slots?: Record<string, number> | null;
   running?: number | Record<string, number> | unknown[] | null;
   kinds?: string[] | null;
