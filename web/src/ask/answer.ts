@@ -1,5 +1,5 @@
 // What becomes of one question: the pure reducer of its events. Knows neither sockets nor storage.
-import type { AiResponse, AiUsage, Job, JobError, JobEvent } from '../lib/types';
+import type { AiResponse, AiUsage, Job, JobError, JobEvent, Waiting } from '../lib/types';
 
 export type AnswerState = 'sending' | 'waiting' | 'assigned' | 'computing' | 'complete' | 'failed' | 'cancelled';
 
@@ -12,6 +12,8 @@ export interface Answer {
   /** The last event that was applied; what is asked for again begins after it. */
   seq: number;
   position: number | null;
+  /** Why no worker has it yet, as the master tells it. */
+  waiting: Waiting | null;
   workerId: string | null;
   model: string | null;
   provider: string | null;
@@ -38,6 +40,7 @@ export function newAnswer(now: number): Answer {
     attempt: 0,
     seq: -1,
     position: null,
+    waiting: null,
     workerId: null,
     model: null,
     provider: null,
@@ -172,5 +175,6 @@ export function applyJob(answer: Answer, job: Job, now: number): void {
     fail(answer, job.state === 'cancelled' ? { ...error, code: 'cancelled' } : error);
   } else {
     applyState(answer, { jobId: job.id, type: job.state });
+    answer.waiting = job.waiting ?? null;
   }
 }

@@ -17,6 +17,8 @@ const SAVE_MS = 400;
 /** The answer follows the event of the end at once; if it doesn't, the job is asked. */
 const ANSWER_MS = 400;
 const LOST_MS = 20_000;
+/** How often one that waits asks why, which no event tells. */
+const WHY_MS = 3000;
 
 class Chat {
   conversation = $state<history.Conversation | null>(null);
@@ -38,6 +40,7 @@ class Chat {
     link.onReady(() => this.#catchUp());
     addEventListener('pagehide', () => this.save());
     document.addEventListener('visibilitychange', () => this.save());
+    setInterval(() => this.#askWhy(), WHY_MS);
     addEventListener('storage', () => (this.entries = history.index()));
   }
 
@@ -182,11 +185,17 @@ class Chat {
     }
   }
 
+  #askWhy(): void {
+    const answer = this.last?.answer;
+    const waits = answer?.state === 'waiting' && Date.now() - answer.askedAt > WHY_MS;
+    if (waits && link.state === 'online' && !document.hidden) void this.#settle(answer);
+  }
+
   async #settle(answer: Answer): Promise<void> {
     if (!open(answer) || answer.jobId === null) return;
     try {
       const job = await api.job(answer.jobId);
-      if (ended(job.state)) this.#changed(() => applyJob(answer, job, Date.now()));
+      if (ended(job.state) || answer.state === 'waiting') this.#changed(() => applyJob(answer, job, Date.now()));
     } catch (error) {
       if (error instanceof Problem && error.status === 404) this.#changed(() => fail(answer, { code: 'gone', message: '' }));
     }

@@ -147,16 +147,22 @@ function refusalText(error: Error & { data?: unknown }): string {
   return typeof more === 'string' && more !== error.message ? `${error.message} ${more}` : error.message;
 }
 
+const CLAIM_MS = 500;
+
 /**
- * A duplicated tab copies the session, and two tabs would take it from each other for ever: the second one starts its own.
+ * A duplicated tab copies the session, and two tabs would take it from each other for ever: the second one starts its own. A
+ * page that is being reloaded gives its claim up a moment late.
  */
 async function claim(id: string): Promise<boolean> {
   if (!navigator.locks) return true;
   return new Promise((resolve) => {
-    void navigator.locks.request(`flota.session.${id}`, { ifAvailable: true }, (lock) => {
-      resolve(lock !== null);
-      return lock ? new Promise<void>(() => {}) : undefined;
-    });
+    const held = () => {
+      resolve(true);
+      return new Promise<void>(() => {});
+    };
+    navigator.locks
+      .request(`flota.session.${id}`, { signal: AbortSignal.timeout(CLAIM_MS) }, held)
+      .catch(() => resolve(false));
   });
 }
 

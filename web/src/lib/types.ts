@@ -20,6 +20,11 @@ export interface JobError {
   message: string;
 }
 
+export interface Waiting {
+  reason: string;
+  detail?: string | null;
+}
+
 export interface Job {
   id: string;
   kind: string;
@@ -39,7 +44,7 @@ export interface Job {
   workers?: string[] | null;
   result?: unknown;
   error?: JobError | null;
-  waiting?: { reason: string; detail?: string | null } | null;
+  waiting?: Waiting | null;
 }
 
 export interface Attempt {

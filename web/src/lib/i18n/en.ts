@@ -95,6 +95,7 @@ export const en = {
     computing: 'Working',
     cancelled: 'Stopped.',
     failed: 'No answer',
+    broken: 'The answer broke off',
     demo: 'Demo',
     demoHint: 'This is a canned answer of the built-in demo, not of an AI.',
     cut: 'The answer reached its length limit and was cut.',
@@ -116,9 +117,10 @@ export const en = {
     failures: {
       credential_lost: 'The master was restarted and no longer has your key. Ask again.',
       deadline: 'The time for this question was up.',
-      no_worker: 'No worker can answer this right now.',
+      gone: 'The master no longer knows this question.',
+      not_sent: 'It is not certain that the question reached the master.',
     },
-    keyHint: 'The key was not accepted. Check it in the settings.',
+    keyHint: 'Check the API key that was used.',
   },
   key: {
     title: 'No AI is connected yet',

@@ -96,6 +96,7 @@ export const es: Texts = {
     computing: 'Trabajando',
     cancelled: 'Detenida.',
     failed: 'Sin respuesta',
+    broken: 'La respuesta se interrumpió',
     demo: 'Demo',
     demoHint: 'Es una respuesta preparada de la demo incluida, no de una IA.',
     cut: 'La respuesta llegó a su límite de longitud y se cortó.',
@@ -117,9 +118,10 @@ export const es: Texts = {
     failures: {
       credential_lost: 'El maestro se reinició y ya no tiene tu clave. Pregunta otra vez.',
       deadline: 'Se acabó el tiempo para esta pregunta.',
-      no_worker: 'Ningún trabajador puede responder ahora.',
+      gone: 'El maestro ya no conoce esta pregunta.',
+      not_sent: 'No es seguro que la pregunta llegara al maestro.',
     },
-    keyHint: 'La clave no fue aceptada. Revísala en los ajustes.',
+    keyHint: 'Revisa la clave de API que se usó.',
   },
   key: {
     title: 'Aún no hay una IA conectada',
