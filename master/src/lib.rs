@@ -1,7 +1,10 @@
 //! The coordinator: queue, placement, leases, store, MQTT, gRPC callback, REST, Socket.IO and the page.
 
 pub mod callback;
+pub mod core;
 pub mod handle;
+pub mod logs;
 pub mod mqtt;
 mod ration;
+pub mod store;
 pub mod submit;

@@ -186,7 +186,7 @@ async fn a_stream_that_does_not_begin_rightly_is_refused_with_a_reason() {
         ),
     ];
     for (first, code, reason) in cases {
-        let status = open(&mut client, first).await.err().expect("it is refused");
+        let status = open(&mut client, first).await.expect_err("it is refused");
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(reason), "{status}");
     }
@@ -213,7 +213,7 @@ async fn the_token_is_taken_from_the_metadata_too() {
 async fn a_listener_beyond_loopback_demands_a_token() {
     let config = CallbackConfig { listen: "0.0.0.0:0".parse().unwrap(), worker_token: None };
     let started = callback::start(config, Handle::channel().0, CancellationToken::new()).await;
-    let error = started.err().expect("refused");
+    let error = started.expect_err("refused");
     assert!(matches!(error, CallbackError::TokenNeeded(_)) && error.to_string().contains("FLOTA_WORKER_TOKEN"));
 }
 
@@ -222,7 +222,7 @@ async fn a_taken_port_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();
     let config = CallbackConfig { listen, worker_token: None };
-    let error = callback::start(config, Handle::channel().0, CancellationToken::new()).await.err().expect("taken");
+    let error = callback::start(config, Handle::channel().0, CancellationToken::new()).await.expect_err("taken");
     let text = error.to_string();
     assert!(text.contains(&listen.to_string()) && text.contains("FLOTA_GRPC_LISTEN"), "{text}");
 }

@@ -1,0 +1,181 @@
+//! Brings waiting units and free workers together.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use flota_proto::rest::AttemptOutcome;
+use flota_proto::{Class, JobId, WorkerId};
+
+use super::fleet::WorkerIdx;
+use super::job::{Hold, Phase, Seq, Unit, UnitState};
+use super::queue::{Entry, REMAINDER, Rank, ShapeId};
+use super::split::unit_size;
+use super::{Assignment, Core, Effect, Moment, Timer};
+
+/// Workers named in a job.
+const JOB_WORKERS_MAX: usize = 1000;
+
+impl Core {
+    /// Assigns what can be assigned now; called once after a batch of inputs.
+    pub fn settle(&mut self, at: Moment, out: &mut Vec<Effect>) {
+        for class in Class::ALL {
+            self.assign_class(at, class, out);
+            if self.take_back(at, class, out) {
+                self.assign_class(at, class, out);
+            }
+        }
+    }
+
+    /// The best entry that any worker with room can take goes first, so no lower priority is served before a higher.
+    fn assign_class(&mut self, at: Moment, class: Class, out: &mut Vec<Effect>) {
+        if !self.fleet.has_room(class) {
+            return;
+        }
+        let shapes: Vec<ShapeId> = self.queue.active(class).collect();
+        let mut best: BinaryHeap<Reverse<(Rank, Entry, ShapeId)>> = BinaryHeap::with_capacity(shapes.len());
+        for shape in shapes {
+            if let Some((rank, entry)) = self.queue.top(shape) {
+                best.push(Reverse((rank, entry, shape)));
+            }
+        }
+        while let Some(Reverse((rank, entry, shape))) = best.pop() {
+            if !self.fleet.has_room(class) {
+                return;
+            }
+            // Turns given to an owner through another shape may have moved this one back.
+            match self.queue.top(shape) {
+                Some((now, entry)) if now != rank => {
+                    best.push(Reverse((now, entry, shape)));
+                    continue;
+                }
+                Some(_) => {}
+                None => continue,
+            }
+            // Room only shrinks in this pass: a shape that finds no worker now finds none later.
+            let Some(worker) = self.fleet.best_for(self.queue.shape(shape)) else { continue };
+            self.assign(at, entry, worker, out);
+            if let Some((rank, entry)) = self.queue.top(shape) {
+                best.push(Reverse((rank, entry, shape)));
+            }
+        }
+    }
+
+    fn assign(&mut self, at: Moment, (seq, index): Entry, idx: WorkerIdx, out: &mut Vec<Effect>) {
+        let Some(worker) = self.fleet.get(idx) else { return };
+        let (id, simple, power, rate) = (worker.id.clone(), worker.simple, worker.power(), worker.rate);
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let (shape, priority, owner) = (job.spec.shape, job.priority, job.spec.owner.clone());
+        let class = job.spec.kind.class();
+        let index = if index == REMAINDER {
+            let size = unit_size(job.uncut(), rate, power, self.fleet.ready_count(class));
+            let (from, index) = (job.next_from, job.next_index);
+            job.units.push(Unit::cut(index, from, from + size));
+            job.next_from += size;
+            job.next_index += 1;
+            if job.uncut() == 0 {
+                self.queue.remove(shape, priority, &owner, (seq, REMAINDER));
+            }
+            index
+        } else {
+            self.queue.remove(shape, priority, &owner, (seq, index));
+            index
+        };
+        self.queue.served(shape, priority, &owner);
+        self.hold(at, seq, index, idx, &id, simple, out);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn hold(
+        &mut self,
+        at: Moment,
+        seq: Seq,
+        index: u32,
+        idx: WorkerIdx,
+        worker: &WorkerId,
+        simple: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let (single, unit_id, spec) = (job.single(), job.unit_id(index), job.spec.clone());
+        let credential = self.queue.shape(spec.shape).credential;
+        let timeout_ms = spec.timeout_ms;
+        let until = at.now.after_ms(if simple { timeout_ms } else { self.limits.dispatch_timeout_ms });
+        if job.started_at.is_none() {
+            job.started_at = Some(at.now);
+        }
+        if !job.workers.contains(worker) && job.workers.len() < JOB_WORKERS_MAX {
+            job.workers.push(worker.clone());
+        }
+        let payload = job.payload.clone();
+        let Some(unit) = job.unit_mut(index) else { return };
+        unit.attempt += 1;
+        unit.fraction = 0.0;
+        unit.dirty = true;
+        unit.state = UnitState::Held(Hold {
+            worker: idx,
+            assigned_at: at.now,
+            phase: Phase::Published,
+            until,
+            timeout_at: None,
+        });
+        let (attempt, failures, part) = (unit.attempt, unit.failures, (unit.from, unit.to));
+        self.fleet.hold(idx, spec.kind.class(), (seq, index));
+        self.active.insert(seq);
+        self.timers.insert((until, Timer::Unit(seq, index)));
+        self.mark(seq);
+        out.push(Effect::Publish(Box::new(Assignment {
+            worker: worker.clone(),
+            simple,
+            seq,
+            unit: unit_id,
+            attempt,
+            kind: spec.kind,
+            part: (!single).then_some(part),
+            timeout_ms,
+            failures,
+            credential,
+            assigned_at: at.now,
+            payload,
+        })));
+        self.refresh(at, seq, attempt, Some(worker.clone()), None, out);
+    }
+
+    /// Where nothing waits and a worker is idle, a unit that waits at another worker beyond its slots comes back.
+    fn take_back(&mut self, at: Moment, class: Class, out: &mut Vec<Effect>) -> bool {
+        if self.queue.active(class).next().is_some() {
+            return false;
+        }
+        let idle: Vec<WorkerIdx> = self.fleet.with_free_slot(class).take(16).collect();
+        let mut taken = false;
+        for idx in idle {
+            let Some(worker) = self.fleet.get(idx) else { continue };
+            if worker.held_of(class) > 0 {
+                continue;
+            }
+            let waiting = self.waiting.get(&class).into_iter().flatten();
+            let fit = waiting.copied().find(|(seq, index)| {
+                let Some(job) = self.jobs.get(seq) else { return false };
+                let holder = job.unit(*index).and_then(Unit::hold).map(|hold| hold.worker);
+                holder != Some(idx) && self.fleet.fits(worker, self.queue.shape(job.spec.shape))
+            });
+            let Some((seq, index)) = fit else { continue };
+            let attempt = self.jobs.get(&seq).and_then(|job| job.unit(index)).map_or(0, |unit| unit.attempt);
+            if let Some((hold, id)) = self.take_hold(at, seq, index, AttemptOutcome::Returned, None, out) {
+                if let Some(stream) = self.fleet.get(hold.worker).and_then(|worker| worker.stream) {
+                    out.push(Effect::TakeBack(stream, id, attempt));
+                }
+                self.requeue(at, seq, index, None, out);
+                taken = true;
+            }
+        }
+        taken
+    }
+
+    /// The place from 1 of a job that waits because no worker is free; `None` when it does not wait for that.
+    #[must_use]
+    pub fn position(&self, id: JobId) -> Option<u64> {
+        let job = self.jobs.get(self.by_id.get(&id)?)?;
+        let waits = job.state == flota_proto::rest::JobState::Pending;
+        waits.then(|| self.queue.depth_from(job.spec.kind.class(), job.priority).max(1))
+    }
+}

@@ -1,0 +1,422 @@
+//! The workers: what they offer, what they hold, and which of them has room.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use flota_proto::mqtt::{Capabilities, Load, Register, WorkerState};
+use flota_proto::{Class, Kind, Timestamp, WorkerId};
+
+use super::job::Seq;
+use super::queue::Shape;
+use crate::handle::StreamId;
+
+/// Stands for a worker.
+pub type WorkerIdx = u32;
+
+/// What the operator wants of a worker; survives restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Take nothing new.
+    pub drain: bool,
+    /// Also hand back what runs.
+    pub paused: bool,
+}
+
+/// A worker, whether it is there or not.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its identifier.
+    pub id: WorkerId,
+    /// Speaks the simple protocol.
+    pub simple: bool,
+    /// Of which process.
+    pub boot_id: String,
+    /// What it is written in.
+    pub language: String,
+    /// Of the program.
+    pub version: String,
+    /// It has registered with this master.
+    pub registered: bool,
+    /// Its open stream.
+    pub stream: Option<StreamId>,
+    /// How many units of a class run at once.
+    pub slots: BTreeMap<Class, u32>,
+    /// How many may wait beyond them.
+    pub prefetch: BTreeMap<Class, u32>,
+    /// What it can compute.
+    pub kinds: BTreeSet<Kind>,
+    /// Models that it serves.
+    pub models: BTreeSet<String>,
+    /// What its machine offers.
+    pub capabilities: Capabilities,
+    /// What its operator says of it.
+    pub labels: BTreeMap<String, String>,
+    /// What the operator wants.
+    pub desired: Desired,
+    /// A simple worker that let a unit time out, or said `offline`: nothing more until it speaks again.
+    pub silent: bool,
+    /// A full worker that did not accept what was published to it gets nothing until then.
+    pub muted_until: Option<Timestamp>,
+    /// How many dispatches in a row it did not accept.
+    pub unanswered: u32,
+    /// Its own last word on its state.
+    pub reported: Option<WorkerState>,
+    /// Units that it has.
+    pub held: BTreeSet<(Seq, u32)>,
+    /// How many of each class.
+    pub held_by_class: BTreeMap<Class, u32>,
+    /// How busy its machine is.
+    pub load: Load,
+    /// Hashes a second, by its own word.
+    pub hashrate: f64,
+    /// RandomX keys (hex) for which it is warm.
+    pub warm_keys: BTreeSet<Arc<str>>,
+    /// Items of RandomX work a second, measured over its units.
+    pub rate: Option<f64>,
+    /// Since when its stream is up.
+    pub connected_at: Option<Timestamp>,
+    /// When it was last heard of.
+    pub last_seen_at: Timestamp,
+    /// Where it stands in [`Fleet::room`].
+    room: BTreeMap<Class, RoomKey>,
+    /// Whether this batch changed what is stored.
+    pub dirty: bool,
+}
+
+/// `(0 for a free slot, 1 for prefetch; load in permille; stronger first; who)`
+type RoomKey = (u8, u32, Reverse<u32>, WorkerIdx);
+
+/// Workers looked at before one that is warm for the key is given up on.
+const WARM_SEARCH_MAX: usize = 64;
+/// Workers kept in memory; those that are gone longest are forgotten first.
+pub const WORKERS_MAX: usize = 20_000;
+
+impl Worker {
+    fn new(id: WorkerId, now: Timestamp) -> Self {
+        Self {
+            id,
+            simple: false,
+            boot_id: String::new(),
+            language: String::new(),
+            version: String::new(),
+            registered: false,
+            stream: None,
+            slots: BTreeMap::new(),
+            prefetch: BTreeMap::new(),
+            kinds: BTreeSet::new(),
+            models: BTreeSet::new(),
+            capabilities: Capabilities::default(),
+            labels: BTreeMap::new(),
+            desired: Desired::default(),
+            silent: false,
+            muted_until: None,
+            unanswered: 0,
+            reported: None,
+            held: BTreeSet::new(),
+            held_by_class: BTreeMap::new(),
+            load: Load::default(),
+            hashrate: 0.0,
+            warm_keys: BTreeSet::new(),
+            rate: None,
+            connected_at: None,
+            last_seen_at: now,
+            room: BTreeMap::new(),
+            dirty: false,
+        }
+    }
+
+    /// Takes over what it says of itself.
+    pub fn describe(&mut self, register: Register) {
+        self.simple = register.protocol.is_none();
+        self.language = register.language;
+        self.version = register.version;
+        self.registered = true;
+        self.hears();
+        self.reported = None;
+        self.dirty |= self.simple;
+        if self.simple {
+            self.slots = BTreeMap::from([(Class::Ai, 1)]);
+            self.prefetch = BTreeMap::new();
+            self.kinds = BTreeSet::from([Kind::AiChat]);
+            self.models = BTreeSet::new();
+            return;
+        }
+        self.boot_id = register.boot_id;
+        self.slots = register.slots;
+        self.prefetch = register.prefetch;
+        self.kinds = register.kinds.into_iter().collect();
+        self.models = register.models.into_iter().collect();
+        self.capabilities = register.capabilities;
+        self.labels = register.labels;
+    }
+
+    /// It speaks, or accepted something: it hears its topic.
+    pub fn hears(&mut self) {
+        self.silent = false;
+        self.muted_until = None;
+        self.unanswered = 0;
+    }
+
+    /// There: registered and, for full workers, reachable on its stream.
+    pub fn online(&self) -> bool {
+        self.registered && if self.simple { !self.silent } else { self.stream.is_some() }
+    }
+
+    /// May be given work.
+    pub fn ready(&self) -> bool {
+        let wanted = !self.desired.drain && !self.desired.paused && !self.hands_back();
+        self.online() && wanted && self.muted_until.is_none()
+    }
+
+    fn hands_back(&self) -> bool {
+        !self.simple && matches!(self.reported, Some(WorkerState::Paused | WorkerState::Draining))
+    }
+
+    /// What it does, as shown.
+    pub fn state(&self) -> WorkerState {
+        if !self.online() {
+            WorkerState::Offline
+        } else if self.desired.paused || (self.hands_back() && self.reported == Some(WorkerState::Paused)) {
+            WorkerState::Paused
+        } else if self.desired.drain || self.hands_back() {
+            WorkerState::Draining
+        } else if self.held.is_empty() {
+            WorkerState::Idle
+        } else {
+            WorkerState::Busy
+        }
+    }
+
+    /// Compute power before a speed is measured: cores, half as much again with AES.
+    pub fn power(&self) -> f64 {
+        let aes = self.capabilities.features.iter().any(|feature| feature == "aes");
+        f64::from(self.capabilities.cores.max(1)) * if aes { 1.5 } else { 1.0 }
+    }
+
+    /// Answers questions that name no model and bring no key.
+    pub fn serves_chat(&self) -> bool {
+        self.kinds.contains(&Kind::AiChat) && (self.simple || self.models.iter().any(|model| model != DEMO_MODEL))
+    }
+
+    /// Units of a class that it has.
+    pub fn held_of(&self, class: Class) -> u32 {
+        self.held_by_class.get(&class).copied().unwrap_or(0)
+    }
+
+    fn room_key(&self, idx: WorkerIdx, class: Class) -> Option<RoomKey> {
+        let slots = self.slots.get(&class).copied().unwrap_or(0);
+        let prefetch = self.prefetch.get(&class).copied().unwrap_or(0);
+        let held = self.held_of(class);
+        if !self.ready() || slots == 0 || held >= slots.saturating_add(prefetch) {
+            return None;
+        }
+        let load = u32::try_from(u64::from(held) * 1000 / u64::from(slots)).unwrap_or(u32::MAX);
+        Some((u8::from(held >= slots), load, Reverse((self.power() * 2.0) as u32), idx))
+    }
+}
+
+/// The model that answers without any AI, plainly labelled.
+pub const DEMO_MODEL: &str = "demo";
+
+/// All workers.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    workers: BTreeMap<WorkerIdx, Worker>,
+    by_id: HashMap<WorkerId, WorkerIdx>,
+    by_stream: HashMap<StreamId, WorkerIdx>,
+    next: WorkerIdx,
+    room: BTreeMap<Class, BTreeSet<RoomKey>>,
+    /// Workers that are there and answer questions that name no model and bring no key.
+    chat_servers: BTreeSet<WorkerIdx>,
+}
+
+impl Fleet {
+    /// The worker with this id, new if it was never heard of.
+    pub fn enter(&mut self, id: &WorkerId, now: Timestamp) -> WorkerIdx {
+        if let Some(idx) = self.by_id.get(id) {
+            return *idx;
+        }
+        if self.workers.len() >= WORKERS_MAX {
+            self.forget_oldest();
+        }
+        let idx = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.workers.insert(idx, Worker::new(id.clone(), now));
+        self.by_id.insert(id.clone(), idx);
+        idx
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| !worker.online() && worker.held.is_empty())
+            .min_by_key(|(_, worker)| worker.last_seen_at)
+            .map(|(idx, worker)| (*idx, worker.id.clone()));
+        if let Some((idx, id)) = oldest {
+            self.workers.remove(&idx);
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// By number.
+    pub fn get(&self, idx: WorkerIdx) -> Option<&Worker> {
+        self.workers.get(&idx)
+    }
+
+    /// By id.
+    pub fn find(&self, id: &WorkerId) -> Option<WorkerIdx> {
+        self.by_id.get(id).copied()
+    }
+
+    /// By stream.
+    pub fn of_stream(&self, stream: StreamId) -> Option<WorkerIdx> {
+        self.by_stream.get(&stream).copied()
+    }
+
+    /// All, in the order of their coming.
+    pub fn iter(&self) -> impl Iterator<Item = (WorkerIdx, &Worker)> {
+        self.workers.iter().map(|(idx, worker)| (*idx, worker))
+    }
+
+    /// Changes a worker and puts it where its room now is.
+    pub fn update<T>(&mut self, idx: WorkerIdx, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
+        let worker = self.workers.get_mut(&idx)?;
+        let stream = worker.stream;
+        let answer = change(worker);
+        if worker.stream != stream {
+            if let Some(stream) = stream {
+                self.by_stream.remove(&stream);
+            }
+            if let Some(stream) = worker.stream {
+                self.by_stream.insert(stream, idx);
+            }
+        }
+        if worker.ready() && worker.serves_chat() {
+            self.chat_servers.insert(idx);
+        } else {
+            self.chat_servers.remove(&idx);
+        }
+        for class in Class::ALL {
+            Self::place(&mut self.room, worker, idx, class);
+        }
+        Some(answer)
+    }
+
+    /// It was heard of.
+    pub fn touch(&mut self, idx: WorkerIdx, now: Timestamp) {
+        if let Some(worker) = self.workers.get_mut(&idx) {
+            worker.last_seen_at = now;
+        }
+    }
+
+    /// It was heard of in a way that proves that it hears too.
+    pub fn heard(&mut self, idx: WorkerIdx, now: Timestamp) {
+        let Some(worker) = self.workers.get_mut(&idx) else { return };
+        worker.last_seen_at = now;
+        if worker.silent || worker.muted_until.is_some() || worker.unanswered > 0 {
+            self.update(idx, Worker::hears);
+        }
+    }
+
+    /// Adds a unit to what a worker has.
+    pub fn hold(&mut self, idx: WorkerIdx, class: Class, unit: (Seq, u32)) {
+        if let Some(worker) = self.workers.get_mut(&idx)
+            && worker.held.insert(unit)
+        {
+            *worker.held_by_class.entry(class).or_default() += 1;
+            Self::place(&mut self.room, worker, idx, class);
+        }
+    }
+
+    /// Takes a unit away from a worker.
+    pub fn release(&mut self, idx: WorkerIdx, class: Class, unit: (Seq, u32)) {
+        if let Some(worker) = self.workers.get_mut(&idx)
+            && worker.held.remove(&unit)
+        {
+            let held = worker.held_by_class.entry(class).or_default();
+            *held = held.saturating_sub(1);
+            Self::place(&mut self.room, worker, idx, class);
+        }
+    }
+
+    fn place(room: &mut BTreeMap<Class, BTreeSet<RoomKey>>, worker: &mut Worker, idx: WorkerIdx, class: Class) {
+        let key = worker.room_key(idx, class);
+        if worker.room.get(&class) == key.as_ref() {
+            return;
+        }
+        let room = room.entry(class).or_default();
+        if let Some(old) = worker.room.remove(&class) {
+            room.remove(&old);
+        }
+        if let Some(key) = key {
+            room.insert(key);
+            worker.room.insert(class, key);
+        }
+    }
+
+    /// Whether any worker has room for the class.
+    pub fn has_room(&self, class: Class) -> bool {
+        self.room.get(&class).is_some_and(|room| !room.is_empty())
+    }
+
+    /// Workers with a free slot for the class, most idle first.
+    pub fn with_free_slot(&self, class: Class) -> impl Iterator<Item = WorkerIdx> + '_ {
+        self.room.get(&class).into_iter().flatten().take_while(|key| key.0 == 0).map(|key| key.3)
+    }
+
+    /// How many workers may be given work of the class.
+    pub fn ready_count(&self, class: Class) -> usize {
+        self.room.get(&class).map_or(0, BTreeSet::len)
+    }
+
+    /// The best worker with room for the shape: a free slot before prefetch, then warm for its key, then least loaded,
+    /// then strongest.
+    pub fn best_for(&self, shape: &Shape) -> Option<WorkerIdx> {
+        let room = self.room.get(&shape.kind.class())?;
+        let mut fitting = room.iter().filter(|key| self.workers.get(&key.3).is_some_and(|w| self.fits(w, shape)));
+        let first = fitting.next()?;
+        let Some(key) = &shape.randomx_key else { return Some(first.3) };
+        let warm = |idx: WorkerIdx| self.workers.get(&idx).is_some_and(|worker| worker.warm_keys.contains(key));
+        let same_level = fitting.take(WARM_SEARCH_MAX).take_while(|other| other.0 == first.0);
+        std::iter::once(first).chain(same_level).find(|key| warm(key.3)).or(Some(first)).map(|key| key.3)
+    }
+
+    /// Whether a worker that is there could take the shape when it has room.
+    pub fn fits(&self, worker: &Worker, shape: &Shape) -> bool {
+        worker.kinds.contains(&shape.kind) && fits_requires(worker, shape) && self.fits_model(worker, shape)
+    }
+
+    fn fits_model(&self, worker: &Worker, shape: &Shape) -> bool {
+        if shape.kind.class() != Class::Ai {
+            return true;
+        }
+        match (&shape.model, shape.credential) {
+            (_, true) => !worker.simple,
+            (Some(model), false) => worker.models.contains(model),
+            // Where nobody serves it, an executor says so at once rather than that the question waits for ever.
+            (None, false) => worker.serves_chat() || self.chat_servers.is_empty(),
+        }
+    }
+
+    /// Workers that are there, whether they have room or not, and could take the shape.
+    pub fn any_fits(&self, shape: &Shape) -> bool {
+        self.workers.values().any(|worker| worker.ready() && self.fits(worker, shape))
+    }
+
+    /// Whether any worker is there.
+    pub fn any_online(&self) -> bool {
+        self.workers.values().any(Worker::online)
+    }
+}
+
+fn fits_requires(worker: &Worker, shape: &Shape) -> bool {
+    let requires = &shape.requires;
+    let offers = &worker.capabilities;
+    requires.cores.is_none_or(|cores| offers.cores >= cores)
+        && requires.memory_mib.is_none_or(|memory| offers.memory_mib >= memory)
+        && requires.features.iter().all(|feature| offers.features.contains(feature))
+        && requires.labels.iter().all(|(name, value)| worker.labels.get(name) == Some(value))
+        && requires.worker_id.as_ref().is_none_or(|id| *id == worker.id)
+}

@@ -1,0 +1,214 @@
+//! Puts the outputs of a job's units together, and refuses outputs that don't answer their unit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use flota_proto::kinds::{ChatResult, EmbedResult, Found, HashResult, SearchResult};
+use flota_proto::{HexBytes, Kind};
+use serde_json::value::RawValue;
+
+use crate::submit::Work;
+
+/// What the completed units of a job gave so far.
+#[derive(Clone, Debug, Default)]
+pub enum Gather {
+    /// Nothing, or a job of one unit whose output is the result.
+    #[default]
+    Single,
+    /// Hashes by the index of the first input of each piece.
+    Hashes {
+        /// The pieces.
+        pieces: BTreeMap<u64, Vec<HexBytes>>,
+        /// `light` if any piece was.
+        mode: String,
+    },
+    /// Finds and coverage.
+    Search {
+        /// By nonce.
+        found: BTreeSet<Found>,
+        /// Ranges by start, merged.
+        covered: BTreeMap<u64, u64>,
+        /// Repeats count too.
+        hashes_computed: u64,
+    },
+}
+
+/// A part of a job with the output that a worker sent for it.
+pub struct Part<'a> {
+    /// The first input or nonce.
+    pub from: u64,
+    /// One past the last.
+    pub to: u64,
+    /// JSON of the kind.
+    pub output: &'a [u8],
+}
+
+impl Gather {
+    /// An empty one for a job of `kind`.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::RandomxHash => Self::Hashes { pieces: BTreeMap::new(), mode: String::new() },
+            Kind::RandomxSearch => {
+                Self::Search { found: BTreeSet::new(), covered: BTreeMap::new(), hashes_computed: 0 }
+            }
+            Kind::AiChat | Kind::AiEmbed | Kind::Echo => Self::Single,
+        }
+    }
+
+    /// Takes the output of a unit. Answers whether the job has what it wants before all is done (`find: first`).
+    ///
+    /// # Errors
+    /// What is wrong with the output; nothing was taken.
+    pub fn take(&mut self, kind: Kind, work: Work, part: &Part<'_>) -> Result<bool, String> {
+        match self {
+            Self::Single => check_single(kind, part.output).map(|()| false),
+            Self::Hashes { pieces, mode } => {
+                let result: HashResult = parse(part.output)?;
+                let expected = part.to - part.from;
+                if result.hashes.len() as u64 != expected {
+                    return Err(format!("{} hashes for {expected} inputs", result.hashes.len()));
+                }
+                if result.hashes.iter().any(|hash| hash.len() != 32) {
+                    return Err("a hash that is not 32 bytes long".into());
+                }
+                if mode.is_empty() || result.mode == "light" {
+                    *mode = result.mode;
+                }
+                pieces.insert(part.from, result.hashes);
+                Ok(false)
+            }
+            Self::Search { found, covered, hashes_computed } => {
+                let result: SearchResult = parse(part.output)?;
+                let first = matches!(work, Work::Range { first: true, .. });
+                check_search(&result, part, first)?;
+                let satisfied = first && !result.found.is_empty();
+                found.extend(result.found);
+                for [from, to] in result.covered {
+                    cover(covered, from, to);
+                }
+                *hashes_computed = hashes_computed.saturating_add(result.hashes_computed);
+                Ok(satisfied)
+            }
+        }
+    }
+
+    /// The job's result, JSON; of what is there so far where the job did not complete. `None` where that is nothing.
+    #[must_use]
+    pub fn result(&self) -> Option<Bytes> {
+        let json = match self {
+            Self::Single => return None,
+            Self::Hashes { pieces, mode } => {
+                let hashes = pieces.values().flatten().cloned().collect();
+                serde_json::to_vec(&HashResult { hashes, mode: mode.clone() })
+            }
+            Self::Search { found, covered, hashes_computed } => serde_json::to_vec(&SearchResult {
+                found: found.iter().cloned().collect(),
+                hashes_computed: *hashes_computed,
+                covered: covered.iter().map(|(from, to)| [*from, *to]).collect(),
+            }),
+        };
+        json.ok().map(Bytes::from)
+    }
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(output: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(output).map_err(|error| format!("it is no result of its kind: {error}"))
+}
+
+fn check_single(kind: Kind, output: &[u8]) -> Result<(), String> {
+    match kind {
+        Kind::AiChat => parse::<ChatResult>(output).map(drop),
+        Kind::AiEmbed => parse::<EmbedResult>(output).map(drop),
+        Kind::Echo => parse::<&RawValue>(output).map(drop),
+        Kind::RandomxHash | Kind::RandomxSearch => Err("it is not of a single unit".into()),
+    }
+}
+
+fn check_search(result: &SearchResult, part: &Part<'_>, first: bool) -> Result<(), String> {
+    let mut covered = BTreeMap::new();
+    for [from, to] in &result.covered {
+        if from >= to || *from < part.from || *to > part.to {
+            return Err(format!("covered {from}..{to} lies outside of {}..{}", part.from, part.to));
+        }
+        cover(&mut covered, *from, *to);
+    }
+    let inside = |nonce: u64| covered.range(..=nonce).next_back().is_some_and(|(_, to)| nonce < *to);
+    if let Some(stray) = result.found.iter().find(|found| !inside(found.nonce)) {
+        return Err(format!("found nonce {} was not covered", stray.nonce));
+    }
+    if result.found.iter().any(|found| found.hash.len() != 32) {
+        return Err("a hash that is not 32 bytes long".into());
+    }
+    let whole = covered.len() == 1 && covered.get(&part.from) == Some(&part.to);
+    let early = first && !result.found.is_empty();
+    if whole || early { Ok(()) } else { Err(format!("it does not cover {}..{}", part.from, part.to)) }
+}
+
+/// Adds `[from, to)` to ranges kept by start, merged.
+fn cover(ranges: &mut BTreeMap<u64, u64>, mut from: u64, mut to: u64) {
+    let touching: Vec<u64> = ranges.range(..=to).rev().take_while(|(_, end)| **end >= from).map(|(s, _)| *s).collect();
+    for start in touching {
+        if let Some(end) = ranges.remove(&start) {
+            from = from.min(start);
+            to = to.max(end);
+        }
+    }
+    ranges.insert(from, to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Work = Work::Range { start: 0, end: 100, first: false };
+    const FIRST: Work = Work::Range { start: 0, end: 100, first: true };
+
+    fn take(gather: &mut Gather, work: Work, from: u64, to: u64, output: &str) -> Result<bool, String> {
+        gather.take(Kind::RandomxSearch, work, &Part { from, to, output: output.as_bytes() })
+    }
+
+    #[test]
+    fn ranges_merge_whatever_the_order() {
+        let mut ranges = BTreeMap::new();
+        for (from, to) in [(10, 20), (30, 40), (0, 5), (20, 30), (5, 10)] {
+            cover(&mut ranges, from, to);
+        }
+        assert_eq!(ranges, BTreeMap::from([(0, 40)]));
+    }
+
+    #[test]
+    fn a_search_output_must_cover_its_unit() {
+        let mut gather = Gather::new(Kind::RandomxSearch);
+        let short = r#"{"found":[],"hashes_computed":5,"covered":[[0,5]]}"#;
+        assert!(take(&mut gather, ALL, 0, 10, short).is_err());
+        assert!(take(&mut gather, FIRST, 0, 10, short).is_err());
+        assert!(take(&mut gather, ALL, 0, 5, short).is_ok());
+        assert!(take(&mut gather, ALL, 0, 4, short).is_err());
+    }
+
+    #[test]
+    fn a_first_find_satisfies_and_says_what_was_covered() {
+        let mut gather = Gather::new(Kind::RandomxSearch);
+        let hash = "00".repeat(32);
+        let found = format!(r#"{{"found":[{{"nonce":3,"hash":"{hash}"}}],"hashes_computed":4,"covered":[[0,4]]}}"#);
+        assert_eq!(take(&mut gather, FIRST, 0, 10, &found), Ok(true));
+        let stray = format!(r#"{{"found":[{{"nonce":7,"hash":"{hash}"}}],"hashes_computed":4,"covered":[[0,4]]}}"#);
+        assert!(take(&mut gather, FIRST, 0, 10, &stray).is_err());
+    }
+
+    #[test]
+    fn hashes_come_out_in_the_order_of_the_inputs() {
+        let mut gather = Gather::new(Kind::RandomxHash);
+        let piece = |byte: &str| format!(r#"{{"hashes":["{}"],"mode":"light"}}"#, byte.repeat(32));
+        for (from, byte) in [(1, "bb"), (0, "aa")] {
+            let output = piece(byte);
+            let part = Part { from, to: from + 1, output: output.as_bytes() };
+            gather.take(Kind::RandomxHash, Work::List(2), &part).unwrap();
+        }
+        let result = String::from_utf8(gather.result().unwrap().to_vec()).unwrap();
+        assert!(result.find("aaaa").unwrap() < result.find("bbbb").unwrap());
+        let part = Part { from: 0, to: 2, output: piece("aa").as_bytes().to_vec().leak() };
+        assert!(gather.take(Kind::RandomxHash, Work::List(2), &part).is_err());
+    }
+}

@@ -1,0 +1,390 @@
+//! Every decision of the master: one deterministic state machine without I/O, async, clock or randomness. It takes
+//! inputs and the time and answers with effects, which the shell carries out after the batch is in the store.
+
+mod assign;
+mod fleet;
+mod gather;
+mod job;
+mod jobs;
+mod queue;
+pub mod record;
+mod reports;
+mod retry;
+mod split;
+mod units;
+mod view;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flota_proto::mqtt::{Register, WorkerStatus};
+use flota_proto::rest::{JobError, JobState};
+use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
+
+pub use fleet::{DEMO_MODEL, Desired};
+pub use job::{Event, Seq, What};
+pub use view::{event_view, payload_view, stored_unit_view, stored_view};
+
+use crate::handle::{Hello, Refused, Report, StreamId, WorkerControl};
+use crate::submit::NewJob;
+use fleet::{Fleet, WorkerIdx};
+use job::Job;
+use queue::Queue;
+use record::{JobRow, UnitRow, WorkerRow};
+
+/// When an input is applied, and the randomness that it may use (jitter).
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The time.
+    pub now: Timestamp,
+    /// A random number.
+    pub entropy: u64,
+}
+
+/// A job that a new one waits for, as the shell found it.
+#[derive(Clone, Copy, Debug)]
+pub struct Dependency {
+    /// Which.
+    pub id: JobId,
+    /// Its final state if the store has it ended; `None` when it is in the core.
+    pub ended: Option<JobState>,
+}
+
+/// What can happen to the master.
+#[derive(Debug)]
+pub enum Input {
+    /// A valid job, not known yet, is to be accepted.
+    Submit {
+        /// The job.
+        job: Box<NewJob>,
+        /// What it waits for, resolved.
+        dependencies: Vec<Dependency>,
+    },
+    /// A job is to end.
+    Cancel(JobId),
+    /// A failed or cancelled job, read from the store, is to start again.
+    Retry(Box<record::StoredJob>),
+    /// A job is to move in the queue.
+    SetPriority(JobId, u8),
+    /// A worker says that it has come.
+    Register(Box<Register>),
+    /// A worker says how it is.
+    Status(WorkerStatus),
+    /// A worker opened its stream.
+    Open(Hello, StreamId),
+    /// A stream ended.
+    Close(StreamId),
+    /// A worker reported.
+    Report(StreamId, Box<Report>),
+    /// A simple worker answered the unit that it has.
+    SimpleAnswer {
+        /// Who.
+        worker: WorkerId,
+        /// Which unit.
+        unit: UnitId,
+        /// The fencing token.
+        attempt: u64,
+        /// Its answer, JSON of the kind, or what went wrong.
+        answer: Result<Bytes, JobError>,
+    },
+    /// The operator wants something of a worker.
+    Control(WorkerId, WorkerControl),
+    /// Time has passed.
+    Tick,
+}
+
+/// A unit on its way to a worker.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// To whom.
+    pub worker: WorkerId,
+    /// Who speaks the simple protocol.
+    pub simple: bool,
+    /// Of which job.
+    pub seq: Seq,
+    /// Which unit.
+    pub unit: UnitId,
+    /// The fencing token.
+    pub attempt: u64,
+    /// What to compute.
+    pub kind: Kind,
+    /// The part of the job, `None` where it is one unit.
+    pub part: Option<(u64, u64)>,
+    /// Bounds the attempt.
+    pub timeout_ms: u64,
+    /// Attempts of the unit that failed before.
+    pub failures: u32,
+    /// A key of the user's waits to be leased.
+    pub credential: bool,
+    /// When it was assigned.
+    pub assigned_at: Timestamp,
+    /// The job's payload where it is in memory.
+    pub payload: Option<Bytes>,
+}
+
+/// What the shell must do once the batch is in the store, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Publish a unit to its worker.
+    Publish(Box<Assignment>),
+    /// Acknowledge a result or failure.
+    Ack {
+        /// To whom.
+        stream: StreamId,
+        /// Which unit.
+        unit: UnitId,
+        /// The fencing token.
+        attempt: u64,
+        /// It counted; else it was stale.
+        applied: bool,
+    },
+    /// Tell a worker to stop an attempt.
+    Cancel(StreamId, UnitId, u64),
+    /// Ask a worker to hand back an attempt that has not started.
+    TakeBack(StreamId, UnitId, u64),
+    /// End a stream.
+    Goodbye(StreamId, &'static str),
+    /// Something happened to a job; `last` when it has ended.
+    Event {
+        /// Which job.
+        job: JobId,
+        /// Its kind.
+        kind: Kind,
+        /// What happened.
+        event: Event,
+        /// Nothing follows.
+        last: bool,
+    },
+    /// A job ended: whoever waits for it is answered.
+    Ended(JobId),
+    /// A worker's state may have changed.
+    Worker(WorkerId),
+    /// Tell a worker what the operator wants.
+    Desired(WorkerId, WorkerControl),
+    /// An attempt ended, for the metrics.
+    Attempt(flota_proto::rest::AttemptOutcome, Kind),
+}
+
+/// What a batch changed, to be stored in one commit.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Jobs.
+    pub jobs: Vec<JobRow>,
+    /// Units of jobs that have several.
+    pub units: Vec<UnitRow>,
+    /// Workers that must be remembered.
+    pub workers: Vec<WorkerRow>,
+}
+
+impl Changes {
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.units.is_empty() && self.workers.is_empty()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A hold or a wait of a unit.
+    Unit(Seq, u32),
+    /// A job's delayed start.
+    Start(Seq),
+    /// A job's deadline.
+    Deadline(Seq),
+    /// A worker that did not answer may be tried again.
+    Worker(WorkerIdx),
+}
+
+/// Bounds of the core.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Jobs that have not ended.
+    pub live_jobs_max: usize,
+    /// How long a lease lasts.
+    pub lease_ms: u64,
+    /// How long a published unit may wait for its acceptance.
+    pub dispatch_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            live_jobs_max: 5_000_000,
+            lease_ms: flota_proto::LEASE_MS,
+            dispatch_timeout_ms: flota_proto::DISPATCH_TIMEOUT_MS,
+        }
+    }
+}
+
+/// The state machine.
+#[derive(Debug, Default)]
+pub struct Core {
+    limits: Limits,
+    jobs: BTreeMap<Seq, Job>,
+    by_id: HashMap<JobId, Seq>,
+    next_seq: Seq,
+    queue: Queue,
+    fleet: Fleet,
+    /// Who waits for a job that has not ended.
+    dependents: HashMap<JobId, BTreeSet<Seq>>,
+    /// Jobs with units at workers.
+    active: BTreeSet<Seq>,
+    /// Units that wait at a worker beyond its slots and could be taken back.
+    waiting: BTreeMap<flota_proto::Class, BTreeSet<(Seq, u32)>>,
+    timers: BTreeSet<(Timestamp, Timer)>,
+    counts: BTreeMap<JobState, u64>,
+    names: BTreeSet<Arc<str>>,
+    dirty: Vec<Seq>,
+    unit_rows: Vec<UnitRow>,
+    dirty_workers: BTreeSet<WorkerIdx>,
+    ended: Vec<Seq>,
+}
+
+/// Names kept shared; beyond it each job has its own copy.
+const NAMES_MAX: usize = 10_000;
+/// Timers handled at once, so that one tick does not hold up the loop.
+const TIMERS_PER_TICK: usize = 10_000;
+
+impl Core {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, next_seq: 1, ..Self::default() }
+    }
+
+    /// Applies `input` and assigns what can be assigned; the effects come in the order the shell must carry them out.
+    ///
+    /// # Errors
+    /// [`Refused`] when the input may not be applied; the core is unchanged.
+    pub fn handle(&mut self, at: Moment, input: Input) -> Result<Vec<Effect>, Refused> {
+        let mut out = Vec::new();
+        self.apply(at, input, &mut out)?;
+        self.settle(at, &mut out);
+        Ok(out)
+    }
+
+    /// Applies one input of a batch; [`Core::settle`] follows once for all.
+    ///
+    /// # Errors
+    /// [`Refused`] when the input may not be applied; the core is unchanged.
+    pub fn apply(&mut self, at: Moment, input: Input, out: &mut Vec<Effect>) -> Result<(), Refused> {
+        match input {
+            Input::Submit { job, dependencies } => self.submit(at, *job, &dependencies, out),
+            Input::Cancel(id) => self.cancel(at, id, out),
+            Input::Retry(stored) => self.retry(at, *stored, out),
+            Input::SetPriority(id, priority) => self.set_priority(id, priority),
+            Input::Register(register) => {
+                self.register(at, *register, out);
+                Ok(())
+            }
+            Input::Status(status) => {
+                self.status(at, &status, out);
+                Ok(())
+            }
+            Input::Open(hello, stream) => self.open(at, &hello, stream, out),
+            Input::Close(stream) => {
+                self.close(at, stream, out);
+                Ok(())
+            }
+            Input::Report(stream, report) => {
+                self.report(at, stream, *report, out);
+                Ok(())
+            }
+            Input::SimpleAnswer { worker, unit, attempt, answer } => {
+                self.simple_answer(at, &worker, unit, attempt, answer, out)
+            }
+            Input::Control(worker, control) => self.control(at, &worker, control, out),
+            Input::Tick => {
+                self.tick(at, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// When [`Input::Tick`] next has work to do, or `None` when nothing is waiting for time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// What has changed since the last call, to be stored; follows [`Core::settle`].
+    pub fn take_changes(&mut self) -> Changes {
+        let mut units = std::mem::take(&mut self.unit_rows);
+        let mut jobs = Vec::with_capacity(self.dirty.len());
+        for seq in std::mem::take(&mut self.dirty) {
+            if let Some(job) = self.jobs.get_mut(&seq)
+                && job.dirty
+            {
+                job.dirty = false;
+                jobs.push(record::job_row(job, &self.fleet, &self.queue));
+                job.stored = true;
+                if !job.single() {
+                    record::unit_rows(job, &self.fleet, &mut units);
+                }
+            }
+        }
+        let workers = std::mem::take(&mut self.dirty_workers)
+            .into_iter()
+            .filter_map(|idx| self.fleet.get(idx).map(record::worker_row))
+            .collect();
+        Changes { jobs, units, workers }
+    }
+
+    /// Drops the jobs that ended, after their commit.
+    pub fn forget_ended(&mut self) {
+        for seq in std::mem::take(&mut self.ended) {
+            if self.jobs.get(&seq).is_some_and(|job| job.state.ended())
+                && let Some(job) = self.jobs.remove(&seq)
+            {
+                self.by_id.remove(&job.spec.id);
+                self.queue.release(job.spec.shape);
+            }
+        }
+    }
+
+    fn tick(&mut self, at: Moment, out: &mut Vec<Effect>) {
+        for _ in 0..TIMERS_PER_TICK {
+            match self.timers.first() {
+                Some((due, _)) if *due <= at.now => {}
+                _ => return,
+            }
+            let Some((_, timer)) = self.timers.pop_first() else { return };
+            match timer {
+                Timer::Unit(seq, index) => self.unit_timer(at, seq, index, out),
+                Timer::Start(seq) => self.start_timer(at, seq, out),
+                Timer::Deadline(seq) => self.deadline_timer(at, seq, out),
+                Timer::Worker(idx) => {
+                    let due = |w: &mut fleet::Worker| {
+                        if w.muted_until.is_some_and(|until| until <= at.now) {
+                            w.muted_until = None;
+                        }
+                    };
+                    self.fleet.update(idx, due);
+                }
+            }
+        }
+    }
+
+    fn mark(&mut self, seq: Seq) {
+        if let Some(job) = self.jobs.get_mut(&seq)
+            && !job.dirty
+        {
+            job.dirty = true;
+            self.dirty.push(seq);
+        }
+    }
+
+    fn name(&mut self, name: &str) -> Arc<str> {
+        if let Some(shared) = self.names.get(name) {
+            return shared.clone();
+        }
+        let shared: Arc<str> = name.into();
+        if self.names.len() < NAMES_MAX {
+            self.names.insert(shared.clone());
+        }
+        shared
+    }
+}

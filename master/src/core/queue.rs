@@ -1,0 +1,305 @@
+//! The order of what waits: by priority, within a priority fair between owners, then by age. Jobs are sorted into
+//! shapes (which workers can take them), so that finding the next job for a worker does not depend on how many wait.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use flota_proto::rest::Requires;
+use flota_proto::{Class, Kind};
+
+use super::job::Seq;
+
+/// Stands for a shape.
+pub type ShapeId = u32;
+
+/// What decides which workers can take a job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// What it asks for.
+    pub kind: Kind,
+    /// What a worker must have.
+    pub requires: Requires,
+    /// The model that is asked for.
+    pub model: Option<String>,
+    /// It comes with a key of the user's, so it needs a worker that can lease it.
+    pub credential: bool,
+    /// The RandomX key, hex, so that warm workers are preferred.
+    pub randomx_key: Option<Arc<str>>,
+}
+
+/// A waiting thing: a unit that was cut before, or with [`REMAINDER`] what is still to be cut of a job.
+pub type Entry = (Seq, u32);
+/// The index that stands for what is not cut yet; sorts after all units of the job.
+pub const REMAINDER: u32 = u32::MAX;
+
+/// Where an entry stands: better ranks are smaller.
+pub type Rank = (Reverse<u8>, u64, Seq, u32);
+
+/// What one owner has waiting at one level.
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: BTreeSet<Entry>,
+    /// Where it stands in [`Level::order`].
+    key: Option<(u64, Entry)>,
+}
+
+#[derive(Debug, Default)]
+struct Level {
+    owners: BTreeMap<Arc<str>, Waiting>,
+    /// `(virtual time when it was put here, its oldest entry, owner)`; the time may lag behind, see [`Queue::top`].
+    order: BTreeSet<(u64, Entry, Arc<str>)>,
+}
+
+impl Level {
+    /// Puts an owner where `time` and its oldest entry say.
+    fn place(&mut self, owner: &Arc<str>, time: u64) {
+        let Some(waiting) = self.owners.get_mut(owner) else { return };
+        if let Some((time, entry)) = waiting.key.take() {
+            self.order.remove(&(time, entry, owner.clone()));
+        }
+        match waiting.entries.first() {
+            Some(entry) => {
+                waiting.key = Some((time, *entry));
+                self.order.insert((time, *entry, owner.clone()));
+            }
+            None => {
+                self.owners.remove(owner);
+            }
+        }
+    }
+}
+
+/// How much an owner has had at one class and priority.
+#[derive(Debug, Default)]
+struct Share {
+    /// Grows by one with each assignment.
+    time: u64,
+    /// Entries waiting.
+    waiting: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    shape: Shape,
+    users: u64,
+}
+
+/// All that waits for a worker.
+#[derive(Debug, Default)]
+pub struct Queue {
+    shapes: BTreeMap<ShapeId, Slot>,
+    shape_ids: HashMap<Shape, ShapeId>,
+    next_shape: ShapeId,
+    levels: BTreeMap<(ShapeId, Reverse<u8>), Level>,
+    active: BTreeMap<Class, BTreeSet<ShapeId>>,
+    shares: BTreeMap<(Class, u8, Arc<str>), Share>,
+    /// The virtual time of the last assignment: who comes back to the queue starts there.
+    floor: BTreeMap<(Class, u8), u64>,
+    depth: BTreeMap<(Class, u8), u64>,
+}
+
+impl Queue {
+    /// The number that stands for `shape`, kept until as many [`Queue::release`] it.
+    pub fn acquire(&mut self, shape: Shape) -> ShapeId {
+        let next = self.next_shape;
+        let id = *self.shape_ids.entry(shape.clone()).or_insert(next);
+        if id == next {
+            self.next_shape = self.next_shape.wrapping_add(1);
+        }
+        self.shapes.entry(id).or_insert(Slot { shape, users: 0 }).users += 1;
+        id
+    }
+
+    /// One job less has the shape.
+    pub fn release(&mut self, id: ShapeId) {
+        let Some(slot) = self.shapes.get_mut(&id) else { return };
+        slot.users = slot.users.saturating_sub(1);
+        if slot.users == 0
+            && let Some(slot) = self.shapes.remove(&id)
+        {
+            self.shape_ids.remove(&slot.shape);
+        }
+    }
+
+    /// The shape that a number stands for.
+    ///
+    /// # Panics
+    /// When nobody has acquired it: a defect of the core.
+    pub fn shape(&self, id: ShapeId) -> &Shape {
+        &self.shapes[&id].shape
+    }
+
+    /// Shapes of a class that have something waiting.
+    pub fn active(&self, class: Class) -> impl Iterator<Item = ShapeId> + '_ {
+        self.active.get(&class).into_iter().flatten().copied()
+    }
+
+    /// How many entries of a class wait at `priority` or above.
+    pub fn depth_from(&self, class: Class, priority: u8) -> u64 {
+        self.depth.range((class, priority)..=(class, u8::MAX)).map(|(_, depth)| depth).sum()
+    }
+
+    /// How many entries wait.
+    pub fn len(&self) -> u64 {
+        self.depth.values().sum()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts an entry in its place.
+    pub fn insert(&mut self, shape: ShapeId, priority: u8, owner: &Arc<str>, entry: Entry) {
+        let class = self.shape(shape).kind.class();
+        let floor = self.floor.get(&(class, priority)).copied().unwrap_or(0);
+        let share = self.shares.entry((class, priority, owner.clone())).or_default();
+        if share.waiting == 0 {
+            share.time = share.time.max(floor);
+        }
+        let level = self.levels.entry((shape, Reverse(priority))).or_default();
+        let waiting = level.owners.entry(owner.clone()).or_default();
+        if !waiting.entries.insert(entry) {
+            return;
+        }
+        if waiting.key.is_none_or(|(_, head)| entry < head) {
+            level.place(owner, share.time);
+        }
+        share.waiting += 1;
+        *self.depth.entry((class, priority)).or_default() += 1;
+        self.active.entry(class).or_default().insert(shape);
+    }
+
+    /// Takes an entry out. Answers whether it was there.
+    pub fn remove(&mut self, shape: ShapeId, priority: u8, owner: &Arc<str>, entry: Entry) -> bool {
+        let class = self.shape(shape).kind.class();
+        let key = (shape, Reverse(priority));
+        let Some(level) = self.levels.get_mut(&key) else { return false };
+        let Some(waiting) = level.owners.get_mut(owner) else { return false };
+        if !waiting.entries.remove(&entry) {
+            return false;
+        }
+        let time = waiting.key.map_or(0, |(time, _)| time);
+        if waiting.key.is_some_and(|(_, head)| head == entry) {
+            level.place(owner, time);
+        }
+        if let Some(share) = self.shares.get_mut(&(class, priority, owner.clone())) {
+            share.waiting = share.waiting.saturating_sub(1);
+        }
+        if let Some(depth) = self.depth.get_mut(&(class, priority)) {
+            *depth = depth.saturating_sub(1);
+        }
+        self.prune(class, key);
+        true
+    }
+
+    /// An owner had a turn at a shape and priority.
+    pub fn served(&mut self, shape: ShapeId, priority: u8, owner: &Arc<str>) {
+        let class = self.shape(shape).kind.class();
+        let share = self.shares.entry((class, priority, owner.clone())).or_default();
+        let floor = self.floor.entry((class, priority)).or_default();
+        *floor = (*floor).max(share.time);
+        share.time += 1;
+    }
+
+    fn prune(&mut self, class: Class, key: (ShapeId, Reverse<u8>)) {
+        if self.levels.get(&key).is_some_and(|level| level.owners.is_empty()) {
+            self.levels.remove(&key);
+            let (shape, _) = key;
+            if self.levels.range((shape, Reverse(u8::MAX))..=(shape, Reverse(0))).next().is_none()
+                && let Some(active) = self.active.get_mut(&class)
+            {
+                active.remove(&shape);
+            }
+        }
+        // Owners that are not waiting and not ahead of the others need no memory.
+        if self.shares.len() > 20_000 {
+            let floor = &self.floor;
+            self.shares.retain(|(class, priority, _owner), share| {
+                share.waiting > 0 || share.time > floor.get(&(*class, *priority)).copied().unwrap_or(0)
+            });
+        }
+    }
+
+    /// The best entry of a shape with its rank.
+    pub fn top(&mut self, shape: ShapeId) -> Option<(Rank, Entry)> {
+        let class = self.shape(shape).kind.class();
+        let (key, level) = self.levels.range_mut((shape, Reverse(u8::MAX))..=(shape, Reverse(0))).next()?;
+        let Reverse(priority) = key.1;
+        loop {
+            let (time, entry, owner) = level.order.first()?.clone();
+            // The owner may have had turns since, at this shape or another: its time only grows, so it moves back.
+            let now = self.shares.get(&(class, priority, owner.clone())).map_or(time, |share| share.time);
+            if now <= time {
+                return Some(((Reverse(priority), time, entry.0, entry.1), entry));
+            }
+            level.place(&owner, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape() -> Shape {
+        Shape { kind: Kind::Echo, requires: Requires::default(), model: None, credential: false, randomx_key: None }
+    }
+
+    fn drain(queue: &mut Queue, shape: ShapeId, owners: &[(Seq, &Arc<str>, u8)]) -> Vec<Seq> {
+        let mut order = Vec::new();
+        while let Some((_, entry)) = queue.top(shape) {
+            let (_, owner, priority) = owners.iter().find(|(seq, ..)| *seq == entry.0).unwrap();
+            assert!(queue.remove(shape, *priority, owner, entry));
+            queue.served(shape, *priority, owner);
+            order.push(entry.0);
+        }
+        assert!(queue.is_empty());
+        assert_eq!(queue.active(Class::Echo).count(), 0);
+        order
+    }
+
+    #[test]
+    fn priority_comes_before_fairness_and_fairness_before_age() {
+        let mut queue = Queue::default();
+        let id = queue.acquire(shape());
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        let jobs = [(1, &ann, 5), (2, &ann, 5), (3, &ann, 5), (4, &bob, 5), (5, &bob, 9)];
+        for (seq, owner, priority) in jobs {
+            queue.insert(id, priority, owner, (seq, REMAINDER));
+        }
+        assert_eq!(drain(&mut queue, id, &jobs), [5, 1, 4, 2, 3]);
+    }
+
+    #[test]
+    fn who_comes_late_does_not_get_the_turns_that_it_missed() {
+        let mut queue = Queue::default();
+        let id = queue.acquire(shape());
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        for seq in 1..=100 {
+            queue.insert(id, 5, &ann, (seq, REMAINDER));
+            queue.remove(id, 5, &ann, (seq, REMAINDER));
+            queue.served(id, 5, &ann);
+        }
+        let jobs = [(101, &ann, 5), (102, &bob, 5), (103, &ann, 5), (104, &bob, 5), (105, &bob, 5)];
+        for (seq, owner, priority) in jobs {
+            queue.insert(id, priority, owner, (seq, REMAINDER));
+        }
+        let order = drain(&mut queue, id, &jobs);
+        let bobs_first_two = order.iter().take(4).filter(|seq| [102, 104, 105].contains(seq)).count();
+        assert_eq!(bobs_first_two, 2, "{order:?}");
+    }
+
+    #[test]
+    fn an_older_entry_that_comes_back_is_first_again() {
+        let mut queue = Queue::default();
+        let id = queue.acquire(shape());
+        let ann: Arc<str> = "ann".into();
+        let jobs = [(2, &ann, 5), (1, &ann, 5)];
+        for (seq, owner, priority) in jobs {
+            queue.insert(id, priority, owner, (seq, REMAINDER));
+        }
+        assert_eq!(drain(&mut queue, id, &jobs), [1, 2]);
+    }
+}

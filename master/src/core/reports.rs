@@ -1,0 +1,244 @@
+//! What workers report on their streams, and what simple workers answer. Everything is fenced: only the current
+//! attempt of the worker that has it counts.
+
+use bytes::Bytes;
+use flota_proto::rest::{AttemptOutcome, JobError};
+use flota_proto::{Class, Kind, UnitId, WorkerId};
+
+use super::fleet::WorkerIdx;
+use super::job::{Phase, UnitState, What};
+use super::units::Loss;
+use super::{Core, Effect, Moment};
+use crate::handle::{Heartbeat, Refused, Report, StreamId, UnitFailure, UnitResult};
+
+/// How much the newest measurement of a worker's speed counts.
+const RATE_WEIGHT: f64 = 0.4;
+
+impl Core {
+    pub(super) fn report(&mut self, at: Moment, stream: StreamId, report: Report, out: &mut Vec<Effect>) {
+        let Some(idx) = self.fleet.of_stream(stream) else { return };
+        if report.accepted.is_empty() {
+            self.fleet.touch(idx, at.now);
+        } else {
+            // An accept proves that the worker hears its topic.
+            self.fleet.heard(idx, at.now);
+        }
+        for (unit, attempt, started) in report.accepted {
+            self.accepted(at, idx, stream, unit, attempt, started, out);
+        }
+        for (unit, attempt, fraction, note) in report.progress {
+            self.progress(at, idx, unit, attempt, fraction, &note, out);
+        }
+        for (unit, attempt, text) in report.deltas {
+            self.delta(at, idx, unit, attempt, text, out);
+        }
+        for result in report.results {
+            self.result(at, idx, stream, result, out);
+        }
+        for failure in report.failures {
+            self.failure(at, idx, stream, failure, out);
+        }
+        for (unit, attempt) in report.returned {
+            self.returned(at, idx, unit, attempt, out);
+        }
+        if let Some(heartbeat) = report.heartbeat {
+            self.heartbeat(at, idx, stream, heartbeat, out);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn accepted(
+        &mut self,
+        at: Moment,
+        idx: WorkerIdx,
+        stream: StreamId,
+        unit: UnitId,
+        attempt: u64,
+        started: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        if !self.accept(at, idx, unit, attempt, started, out) {
+            out.push(Effect::Cancel(stream, unit, attempt));
+        }
+    }
+
+    /// A worker has an attempt, and perhaps computes it. Answers whether that is its current one.
+    pub(super) fn accept(
+        &mut self,
+        at: Moment,
+        idx: WorkerIdx,
+        unit: UnitId,
+        attempt: u64,
+        started: bool,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(seq) = self.current(idx, unit, attempt) else { return false };
+        let until = at.now.after_ms(self.limits.lease_ms);
+        let Some(job) = self.jobs.get_mut(&seq) else { return false };
+        let (class, timeout_ms) = (job.spec.kind.class(), job.spec.timeout_ms);
+        let Some(UnitState::Held(hold)) = job.unit_mut(unit.index).map(|unit| &mut unit.state) else { return false };
+        hold.until = until;
+        let phase = match (hold.phase, started) {
+            (Phase::Computing, _) | (_, true) => Phase::Computing,
+            (Phase::Published | Phase::Waiting | Phase::Restored, false) => Phase::Waiting,
+        };
+        if hold.phase != phase {
+            hold.phase = phase;
+            if phase == Phase::Computing {
+                let timeout_at = at.now.after_ms(timeout_ms);
+                hold.timeout_at = Some(timeout_at);
+                // The standing timer is at most a lease away; a shorter timeout needs one of its own.
+                if timeout_at < until {
+                    self.timers.insert((timeout_at, super::Timer::Unit(seq, unit.index)));
+                }
+            }
+        }
+        if class != Class::Echo {
+            let waiting = self.waiting.entry(class).or_default();
+            if phase == Phase::Waiting {
+                waiting.insert((seq, unit.index));
+            } else {
+                waiting.remove(&(seq, unit.index));
+            }
+        }
+        let worker = self.fleet.get(idx).map(|worker| worker.id.clone());
+        self.refresh(at, seq, attempt, worker, None, out);
+        true
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn progress(
+        &mut self,
+        at: Moment,
+        idx: WorkerIdx,
+        unit: UnitId,
+        attempt: u64,
+        fraction: f64,
+        note: &str,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(seq) = self.current(idx, unit, attempt) else { return };
+        if let Some(found) = self.jobs.get_mut(&seq).and_then(|job| job.unit_mut(unit.index)) {
+            found.fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { found.fraction };
+        }
+        self.tell_progress(at, seq, attempt, note, out);
+    }
+
+    fn delta(&mut self, at: Moment, idx: WorkerIdx, unit: UnitId, attempt: u64, text: String, out: &mut Vec<Effect>) {
+        let Some(seq) = self.current(idx, unit, attempt) else { return };
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        if job.ring.back().is_some_and(|event| event.attempt < attempt) {
+            // A new attempt begins its text anew.
+            job.ring.clear();
+        }
+        let event = job.record(at.now, attempt, What::Delta { text });
+        out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: false });
+    }
+
+    fn result(&mut self, at: Moment, idx: WorkerIdx, stream: StreamId, result: UnitResult, out: &mut Vec<Effect>) {
+        let UnitResult { unit, attempt, output, elapsed_ms, hashes } = result;
+        let seq = self.current(idx, unit, attempt);
+        out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
+        let Some(seq) = seq else { return };
+        if hashes > 0 && elapsed_ms > 0 {
+            self.measure(idx, hashes as f64 * 1000.0 / elapsed_ms as f64);
+        }
+        self.complete_unit(at, seq, unit.index, output, out);
+    }
+
+    fn measure(&mut self, idx: WorkerIdx, rate: f64) {
+        self.fleet.update(idx, |worker| {
+            let before = worker.rate.unwrap_or(rate);
+            worker.rate = Some(before + (rate - before) * RATE_WEIGHT);
+        });
+    }
+
+    fn failure(&mut self, at: Moment, idx: WorkerIdx, stream: StreamId, failure: UnitFailure, out: &mut Vec<Effect>) {
+        let UnitFailure { unit, attempt, error, retryable, retry_after_ms } = failure;
+        let seq = self.current(idx, unit, attempt);
+        out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
+        if let Some(seq) = seq {
+            let wait_ms = Some(retry_after_ms);
+            let loss = Loss { outcome: AttemptOutcome::Failed, error, counts: true, retryable, wait_ms };
+            self.lose_unit(at, seq, unit.index, loss, out);
+        }
+    }
+
+    fn returned(&mut self, at: Moment, idx: WorkerIdx, unit: UnitId, attempt: u64, out: &mut Vec<Effect>) {
+        let Some(seq) = self.current(idx, unit, attempt) else { return };
+        if self.take_hold(at, seq, unit.index, AttemptOutcome::Returned, None, out).is_some() {
+            self.requeue(at, seq, unit.index, None, out);
+        }
+    }
+
+    fn heartbeat(&mut self, at: Moment, idx: WorkerIdx, stream: StreamId, heartbeat: Heartbeat, out: &mut Vec<Effect>) {
+        let until = at.now.after_ms(self.limits.lease_ms);
+        for (unit, attempt) in heartbeat.running {
+            match self.current(idx, unit, attempt) {
+                Some(seq) => {
+                    let found = self.jobs.get_mut(&seq).and_then(|job| job.unit_mut(unit.index));
+                    if let Some(UnitState::Held(hold)) = found.map(|unit| &mut unit.state) {
+                        hold.until = hold.until.max(until);
+                    }
+                }
+                None => out.push(Effect::Cancel(stream, unit, attempt)),
+            }
+        }
+        self.fleet.update(idx, |worker| {
+            worker.load = heartbeat.load;
+            worker.hashrate = heartbeat.hashrate;
+            worker.warm_keys = heartbeat.warm_keys.iter().map(|key| key.as_str().into()).collect();
+        });
+    }
+
+    pub(super) fn simple_answer(
+        &mut self,
+        at: Moment,
+        worker: &WorkerId,
+        unit: UnitId,
+        attempt: u64,
+        answer: Result<Bytes, JobError>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        let idx = self.fleet.find(worker).filter(|idx| self.fleet.get(*idx).is_some_and(|worker| worker.simple));
+        let seq = idx.and_then(|idx| self.current(idx, unit, attempt));
+        let (Some(idx), Some(seq)) = (idx, seq) else {
+            return Err(Refused::Conflict("stale", "no unit of this worker waits for this answer".into()));
+        };
+        self.fleet.heard(idx, at.now);
+        match answer {
+            Ok(output) => self.complete_unit(at, seq, unit.index, output, out),
+            Err(error) => {
+                let outcome = AttemptOutcome::Failed;
+                let loss = Loss { outcome, error, counts: true, retryable: true, wait_ms: Some(0) };
+                self.lose_unit(at, seq, unit.index, loss, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The unit that a simple worker has, with its attempt and the time of its assignment.
+    #[must_use]
+    pub fn held_by_simple(&self, worker: &WorkerId) -> Option<(UnitId, u64, flota_proto::Timestamp)> {
+        let found = self.fleet.get(self.fleet.find(worker)?).filter(|worker| worker.simple)?;
+        let (seq, index) = *found.held.first()?;
+        let job = self.jobs.get(&seq).filter(|job| job.spec.kind == Kind::AiChat)?;
+        let unit = job.unit(index)?;
+        Some((job.unit_id(index), unit.attempt, unit.hold()?.assigned_at))
+    }
+
+    /// The part of a job that `worker` has as this attempt: `(key, part or None for the whole, kind)`.
+    #[must_use]
+    pub fn held_part(
+        &self,
+        worker: &WorkerId,
+        unit: UnitId,
+        attempt: u64,
+    ) -> Option<(super::Seq, Option<(u64, u64)>, Kind, Option<Bytes>)> {
+        let seq = self.current(self.fleet.find(worker)?, unit, attempt)?;
+        let job = self.jobs.get(&seq)?;
+        let found = job.unit(unit.index)?;
+        let part = (!job.single()).then_some((found.from, found.to));
+        Some((seq, part, job.spec.kind, job.payload.clone()))
+    }
+}

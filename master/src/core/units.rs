@@ -1,0 +1,314 @@
+//! What becomes of a unit that a worker has: its output, its failure, its lost hold.
+
+use flota_proto::rest::{AttemptOutcome, JobError, JobState};
+use flota_proto::{Class, UnitId};
+
+use super::fleet::WorkerIdx;
+use super::gather::Part;
+use super::job::{Hold, Phase, Seq, Try, UnitState, What};
+use super::record;
+use super::retry::backoff_ms;
+use super::{Core, Effect, Moment, Timer};
+
+/// How often a job of many units tells its progress.
+const PROGRESS_MS: u64 = 250;
+/// The longest that a worker which did not answer is left alone.
+const MUTED_MS_MAX: u64 = 60_000;
+
+/// Why an attempt came to nothing.
+pub(super) struct Loss {
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// What is said of it.
+    pub error: JobError,
+    /// It counts against `max_attempts`.
+    pub counts: bool,
+    /// Another attempt may help.
+    pub retryable: bool,
+    /// The next try waits: for the backoff, or as long as the executor says.
+    pub wait_ms: Option<u64>,
+}
+
+impl Loss {
+    fn lost(outcome: AttemptOutcome, counts: bool, code: &str, message: String) -> Self {
+        Self { outcome, error: JobError { code: code.into(), message }, counts, retryable: true, wait_ms: None }
+    }
+}
+
+impl Core {
+    /// The key of the unit whose current attempt this is and which `idx` has.
+    pub(super) fn current(&self, idx: WorkerIdx, unit: UnitId, attempt: u64) -> Option<Seq> {
+        let seq = *self.by_id.get(&unit.job)?;
+        let found = self.jobs.get(&seq)?.unit(unit.index)?;
+        let held = found.hold().is_some_and(|hold| hold.worker == idx);
+        (held && found.attempt == attempt).then_some(seq)
+    }
+
+    /// Ends the current attempt of a unit and takes it from its worker. The unit's state is the caller's to set.
+    pub(super) fn take_hold(
+        &mut self,
+        at: Moment,
+        seq: Seq,
+        index: u32,
+        outcome: AttemptOutcome,
+        error: Option<JobError>,
+        out: &mut Vec<Effect>,
+    ) -> Option<(Hold, UnitId)> {
+        let job = self.jobs.get_mut(&seq)?;
+        let (class, kind, id) = (job.spec.kind.class(), job.spec.kind, job.unit_id(index));
+        let unit = job.unit_mut(index)?;
+        let hold = unit.hold()?.clone();
+        let worker = self.fleet.get(hold.worker).map(|worker| worker.id.clone());
+        if let Some(worker) = worker {
+            unit.end_try(Try {
+                attempt: unit.attempt,
+                worker,
+                outcome,
+                error,
+                started_at: hold.assigned_at,
+                finished_at: at.now,
+            });
+        }
+        unit.state = UnitState::Pending;
+        if !job.units.iter().any(|unit| unit.hold().is_some()) {
+            self.active.remove(&seq);
+        }
+        self.fleet.release(hold.worker, class, (seq, index));
+        self.unlist_waiting(class, seq, index);
+        self.mark(seq);
+        out.push(Effect::Attempt(outcome, kind));
+        Some((hold, id))
+    }
+
+    pub(super) fn unlist_waiting(&mut self, class: Class, seq: Seq, index: u32) {
+        if let Some(waiting) = self.waiting.get_mut(&class) {
+            waiting.remove(&(seq, index));
+        }
+    }
+
+    /// Tells the worker that had `hold` to stop, if it can be reached.
+    pub(super) fn tell_cancel(&self, hold: &Hold, unit: UnitId, out: &mut Vec<Effect>) {
+        let attempt = self
+            .by_id
+            .get(&unit.job)
+            .and_then(|seq| self.jobs.get(seq))
+            .and_then(|job| job.unit(unit.index))
+            .map_or(0, |unit| unit.attempt);
+        if let Some(stream) = self.fleet.get(hold.worker).and_then(|worker| worker.stream) {
+            out.push(Effect::Cancel(stream, unit, attempt));
+        }
+    }
+
+    /// Puts a unit back into the queue at once.
+    pub(super) fn requeue(&mut self, at: Moment, seq: Seq, index: u32, error: Option<JobError>, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let (shape, priority, owner) = (job.spec.shape, job.priority, job.spec.owner.clone());
+        let Some(unit) = job.unit_mut(index) else { return };
+        unit.state = UnitState::Pending;
+        unit.dirty = true;
+        let attempt = unit.attempt;
+        self.queue.insert(shape, priority, &owner, (seq, index));
+        self.mark(seq);
+        self.refresh(at, seq, attempt, None, error, out);
+    }
+
+    /// The current attempt gave its output. Answers whether it counted.
+    pub(super) fn complete_unit(
+        &mut self,
+        at: Moment,
+        seq: Seq,
+        index: u32,
+        output: bytes::Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let Some(unit) = job.unit(index) else { return };
+        let (kind, work, single) = (job.spec.kind, job.spec.work, job.single());
+        let part = Part { from: unit.from, to: unit.to, output: &output };
+        let satisfied = match job.gather.take(kind, work, &part) {
+            Ok(satisfied) => satisfied,
+            Err(why) => {
+                let message = format!("the worker's result was refused: {why}");
+                let error = JobError { code: "bad_result".into(), message };
+                let outcome = AttemptOutcome::Failed;
+                let loss = Loss { outcome, error, counts: true, retryable: true, wait_ms: Some(0) };
+                return self.lose_unit(at, seq, index, loss, out);
+            }
+        };
+        let _ = self.take_hold(at, seq, index, AttemptOutcome::Completed, None, out);
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        job.units_done += 1;
+        if let Some(unit) = job.unit_mut(index) {
+            unit.state = UnitState::Completed;
+            unit.fraction = 1.0;
+            unit.dirty = true;
+        }
+        if single {
+            job.result = Some(output);
+            return self.end(at, seq, JobState::Completed, None, out);
+        }
+        if let Some(position) = job.units.iter().position(|unit| unit.index == index) {
+            let mut unit = job.units.remove(position);
+            job.failures = job.failures.max(unit.failures);
+            self.unit_rows.push(record::unit_row(job, &mut unit, &self.fleet, Some(output)));
+        }
+        if satisfied || (job.units.is_empty() && job.uncut() == 0) {
+            return self.end(at, seq, JobState::Completed, None, out);
+        }
+        self.mark(seq);
+        self.tell_progress(at, seq, 0, "", out);
+        self.refresh(at, seq, 0, None, None, out);
+    }
+
+    /// The current attempt came to nothing: the unit waits, goes back to the queue, or fails with its job.
+    pub(super) fn lose_unit(&mut self, at: Moment, seq: Seq, index: u32, loss: Loss, out: &mut Vec<Effect>) {
+        let Loss { outcome, error, counts, retryable, wait_ms } = loss;
+        if self.take_hold(at, seq, index, outcome, Some(error.clone()), out).is_none() {
+            return;
+        }
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let max_attempts = job.spec.max_attempts;
+        let Some(unit) = job.unit_mut(index) else { return };
+        unit.failures += u32::from(counts);
+        unit.dirty = true;
+        let (failures, attempt) = (unit.failures, unit.attempt);
+        if counts && (!retryable || failures >= max_attempts) {
+            unit.state = UnitState::Failed;
+            return self.end(at, seq, JobState::Failed, Some(error), out);
+        }
+        match wait_ms {
+            Some(retry_after_ms) => {
+                let entropy = at.entropy ^ seq.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(index);
+                let run_at = at.now.after_ms(backoff_ms(failures, retry_after_ms, entropy));
+                unit.state = UnitState::Scheduled { run_at };
+                self.timers.insert((run_at, Timer::Unit(seq, index)));
+                self.mark(seq);
+                self.refresh(at, seq, attempt, None, Some(error), out);
+            }
+            None => self.requeue(at, seq, index, Some(error), out),
+        }
+    }
+
+    /// A unit's hold or wait may be over.
+    pub(super) fn unit_timer(&mut self, at: Moment, seq: Seq, index: u32, out: &mut Vec<Effect>) {
+        let Some(unit) = self.jobs.get(&seq).and_then(|job| job.unit(index)) else { return };
+        match &unit.state {
+            UnitState::Scheduled { run_at } if *run_at <= at.now => self.requeue(at, seq, index, None, out),
+            UnitState::Held(hold) => {
+                let due = hold.timeout_at.map_or(hold.until, |timeout| timeout.min(hold.until));
+                if due > at.now {
+                    self.timers.insert((due, Timer::Unit(seq, index)));
+                } else {
+                    let hold = hold.clone();
+                    self.hold_over(at, seq, index, &hold, out);
+                }
+            }
+            UnitState::Pending
+            | UnitState::Scheduled { .. }
+            | UnitState::Completed
+            | UnitState::Failed
+            | UnitState::Cancelled => {}
+        }
+    }
+
+    fn hold_over(&mut self, at: Moment, seq: Seq, index: u32, hold: &Hold, out: &mut Vec<Effect>) {
+        let Some(worker) = self.fleet.get(hold.worker) else { return };
+        let (name, simple) = (worker.id.clone(), worker.simple);
+        let Some(id) = self.jobs.get(&seq).map(|job| job.unit_id(index)) else { return };
+        let timed_out = simple || hold.timeout_at.is_some_and(|timeout| timeout <= at.now);
+        if timed_out {
+            let message = format!("worker {name} took longer than the attempt's timeout");
+            let loss = Loss::lost(AttemptOutcome::TimedOut, true, "timeout", message);
+            if simple {
+                self.fleet.update(hold.worker, |worker| worker.silent = true);
+                out.push(Effect::Worker(name));
+            } else {
+                self.tell_cancel(hold, id, out);
+            }
+            return self.lose_unit(at, seq, index, Loss { wait_ms: Some(0), ..loss }, out);
+        }
+        match hold.phase {
+            Phase::Published => {
+                self.mute(at, hold.worker);
+                let message = format!("worker {name} did not accept it in time");
+                let loss = Loss::lost(AttemptOutcome::Unanswered, false, "unanswered", message);
+                self.lose_unit(at, seq, index, loss, out);
+            }
+            Phase::Waiting | Phase::Computing => {
+                self.tell_cancel(hold, id, out);
+                let message = format!("worker {name} was not heard of for a whole lease");
+                let loss = Loss::lost(AttemptOutcome::LeaseExpired, true, "lease_expired", message);
+                self.lose_unit(at, seq, index, loss, out);
+            }
+            Phase::Restored => self.lose_restored(at, seq, index, out),
+        }
+    }
+
+    /// A hold from before a restart that its worker did not confirm.
+    pub(super) fn lose_restored(&mut self, at: Moment, seq: Seq, index: u32, out: &mut Vec<Effect>) {
+        let message = "its worker did not come back after a restart of the master".to_owned();
+        let loss = Loss::lost(AttemptOutcome::Lost, false, "lost", message);
+        self.lose_unit(at, seq, index, loss, out);
+    }
+
+    /// The process of a worker is gone: what it had accepted counts as failed, what it had not goes back.
+    pub(super) fn lose_all_of(&mut self, at: Moment, idx: WorkerIdx, keep: &[(UnitId, u64)], out: &mut Vec<Effect>) {
+        let Some(worker) = self.fleet.get(idx) else { return };
+        let name = worker.id.clone();
+        let held: Vec<(Seq, u32)> = worker.held.iter().copied().collect();
+        for (seq, index) in held {
+            let Some(job) = self.jobs.get(&seq) else { continue };
+            let Some(unit) = job.unit(index) else { continue };
+            if keep.contains(&(job.unit_id(index), unit.attempt)) {
+                continue;
+            }
+            let phase = unit.hold().map(|hold| hold.phase);
+            match phase {
+                Some(Phase::Restored) => self.lose_restored(at, seq, index, out),
+                Some(Phase::Computing) => {
+                    let message = format!("worker {name} died while it computed this");
+                    let loss = Loss::lost(AttemptOutcome::LeaseExpired, true, "worker_died", message);
+                    self.lose_unit(at, seq, index, loss, out);
+                }
+                Some(Phase::Published | Phase::Waiting) | None => {
+                    let message = format!("worker {name} died before it began this");
+                    let loss = Loss::lost(AttemptOutcome::Returned, false, "worker_died", message);
+                    self.lose_unit(at, seq, index, loss, out);
+                }
+            }
+        }
+    }
+
+    /// A worker that does not answer is left alone for a while, longer each time, so that a deaf one does not
+    /// hold up the same unit again and again.
+    fn mute(&mut self, at: Moment, idx: WorkerIdx) {
+        let base = self.limits.dispatch_timeout_ms;
+        let until = self.fleet.update(idx, |worker| {
+            worker.unanswered = worker.unanswered.saturating_add(1);
+            let wait = base.saturating_mul(1 << worker.unanswered.min(5)).min(MUTED_MS_MAX);
+            let until = at.now.after_ms(wait);
+            worker.muted_until = Some(until);
+            until
+        });
+        if let Some(until) = until {
+            self.timers.insert((until, Timer::Worker(idx)));
+        }
+    }
+
+    /// Tells how far a job is, not too often.
+    pub(super) fn tell_progress(&mut self, at: Moment, seq: Seq, attempt: u64, note: &str, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        if at.now.since_ms(job.progress_at) < PROGRESS_MS && job.progress_at.0 != 0 {
+            return;
+        }
+        job.progress_at = at.now;
+        let what = What::Progress {
+            fraction: job.fraction(),
+            units_total: job.units_total(),
+            units_done: job.units_done,
+            note: note.to_owned(),
+        };
+        let event = job.record(at.now, attempt, what);
+        out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: false });
+    }
+}

@@ -1,0 +1,175 @@
+//! What survives. One writer commits a batch at a time; readers look at what was committed.
+
+mod rows;
+mod sqlite;
+#[cfg(test)]
+mod suite;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use flota_proto::rest::JobState;
+use flota_proto::{JobId, Timestamp};
+use thiserror::Error;
+
+pub use sqlite::SqliteStore;
+
+use crate::core::Changes;
+use crate::core::record::{StoredJob, UnitRow, WorkerRow};
+use crate::handle::JobFilter;
+
+/// Why the store did not do what it was asked. Completes "failed to …".
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The data directory can't be used.
+    #[error("use the data directory {path}: {source} (set FLOTA_DATA_DIR to one that this user may write)")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no database of ours, or is damaged.
+    #[error("open the database {path}: {reason} (move it away to start with an empty one, or restore a backup)")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A newer Flota wrote it.
+    #[error("open the database {path}: it has version {found}, this program knows up to {known} (use a newer flota)")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Another master has taken charge.
+    #[error("commit: another master has taken charge with epoch {newest}")]
+    Superseded {
+        /// Its epoch.
+        newest: u64,
+    },
+    /// The disk is full.
+    #[error("write to the store: the disk is full")]
+    Full,
+    /// Anything else.
+    #[error("use the store: {0}")]
+    Other(String),
+}
+
+/// One idempotency key with its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyRow {
+    /// Of whom.
+    pub owner: String,
+    /// As sent.
+    pub key: String,
+    /// SHA-256 of method, path and body.
+    pub digest: [u8; 32],
+    /// The answer, JSON.
+    pub answer: String,
+    /// When it was given.
+    pub created_at: Timestamp,
+}
+
+/// What a store holds for a master that starts.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The next job's key.
+    pub next_seq: u64,
+    /// Workers that must be remembered.
+    pub workers: Vec<WorkerRow>,
+    /// Jobs that have not ended, oldest first.
+    pub jobs: Vec<StoredJob>,
+    /// How many jobs have ended, by state.
+    pub ended: Vec<(JobState, u64)>,
+}
+
+/// What is kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Ended jobs are deleted after this.
+    pub age_ms: u64,
+    /// The oldest ended jobs are deleted when the store is larger.
+    pub bytes_max: u64,
+}
+
+/// The one writer.
+pub trait Store: Send {
+    /// Makes this master the newest: answers with an epoch above all before.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn take_charge(&mut self) -> Result<u64, StoreError>;
+
+    /// Everything that a core needs.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// Writes a batch durably, all or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when another master has taken charge.
+    fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError>;
+
+    /// Deletes a slice of what is no longer kept. Answers whether there may be more at once.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError>;
+
+    /// Something that reads what was committed, for another thread.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+
+    /// The same, for the writer's own thread.
+    fn own_reader(&mut self) -> &mut dyn Reader;
+}
+
+/// Reads what was committed. Not found is `Ok(None)`.
+pub trait Reader: Send {
+    /// A job without its units.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn job(&mut self, id: JobId) -> Result<Option<StoredJob>, StoreError>;
+
+    /// A job's state and the digest of the body it came with.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn state(&mut self, id: JobId) -> Result<Option<(JobState, Option<[u8; 16]>)>, StoreError>;
+
+    /// A job's payload.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn payload(&mut self, seq: u64) -> Result<Option<Bytes>, StoreError>;
+
+    /// Units of a job from `index` on, with their outputs where asked.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn units(&mut self, seq: u64, index: u32, limit: usize, outputs: bool) -> Result<Vec<UnitRow>, StoreError>;
+
+    /// Jobs that match, newest first, with keys below `before`. States are compared as they were last written, and
+    /// only where all that are asked for are final.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn jobs(&mut self, filter: &JobFilter, before: u64) -> Result<Vec<StoredJob>, StoreError>;
+
+    /// An idempotency key's answer.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn idempotency(&mut self, owner: &str, key: &str) -> Result<Option<IdempotencyRow>, StoreError>;
+}

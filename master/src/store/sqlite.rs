@@ -1,0 +1,479 @@
+//! The store on SQLite: write-ahead log, `synchronous=FULL`, one writer, one commit a batch. The log is copied into
+//! the database by a thread of its own, so that no commit waits for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use bytes::Bytes;
+use flota_proto::rest::JobState;
+use flota_proto::{JobId, Timestamp};
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params, params_from_iter};
+
+use super::rows::{JOB_COLUMNS, UNIT_COLUMNS, int, state_number, stored_job, time, unit};
+use super::{IdempotencyRow, Loaded, Reader, Retention, Store, StoreError};
+use crate::core::Changes;
+use crate::core::record::{JobRow, StoredJob, UnitRow, WorkerRow};
+use crate::handle::JobFilter;
+
+/// The newest version of the schema.
+const VERSION: i64 = 1;
+/// Marks the file as ours: "Flot".
+const APPLICATION_ID: i64 = 0x466c_6f74;
+/// Payloads up to this stand in the job's row.
+const INLINE_PAYLOAD_BYTES_MAX: usize = 512;
+/// Rows deleted at once.
+const PRUNE_SLICE: i64 = 500;
+/// How long idempotency keys are kept.
+const IDEMPOTENCY_MS: u64 = 86_400_000;
+/// Rows written between two copies of the log into the database.
+const CHECKPOINT_ROWS: usize = 20_000;
+/// A log this long is emptied by the writer itself.
+const WAL_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// SQLite in one file.
+pub struct SqliteStore {
+    path: PathBuf,
+    writer: SqliteReader,
+    epoch: u64,
+    rows_since_checkpoint: usize,
+    checkpoint: SyncSender<()>,
+    prune_from: i64,
+}
+
+struct SqliteReader {
+    db: Connection,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError::Directory`], [`StoreError::Damaged`], [`StoreError::Newer`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if let Some(directory) = path.parent() {
+            let unusable = |source| StoreError::Directory { path: directory.to_owned(), source };
+            std::fs::create_dir_all(directory).map_err(unusable)?;
+            std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(unusable)?;
+        }
+        let damaged = |error: rusqlite::Error| StoreError::Damaged { path: path.to_owned(), reason: error.to_string() };
+        let mut db = Connection::open(path).map_err(damaged)?;
+        tune(&db).map_err(damaged)?;
+        migrate(&mut db, path)?;
+        let checkpoint = spawn_checkpointer(path).map_err(damaged)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: SqliteReader { db },
+            epoch: 0,
+            rows_since_checkpoint: 0,
+            checkpoint,
+            prune_from: 0,
+        })
+    }
+
+    fn write(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
+        let epoch = self.epoch;
+        let transaction = self.writer.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let newest: i64 = transaction
+            .prepare_cached("SELECT value FROM meta WHERE key = 'epoch'")?
+            .query_row([], |row| row.get(0))?;
+        if newest != int(epoch) {
+            return Err(StoreError::Superseded { newest: u64::try_from(newest).unwrap_or(0) });
+        }
+        for job in &changes.jobs {
+            write_job(&transaction, job)?;
+        }
+        for unit in &changes.units {
+            write_unit(&transaction, unit)?;
+        }
+        for worker in &changes.workers {
+            write_worker(&transaction, worker)?;
+        }
+        for key in keys {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)")?
+                .execute(params![key.owner, key.key, key.digest, key.answer, int(key.created_at.0)])?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn checkpoint_when_due(&mut self, rows: usize) {
+        self.rows_since_checkpoint += rows;
+        if self.rows_since_checkpoint < CHECKPOINT_ROWS {
+            return;
+        }
+        self.rows_since_checkpoint = 0;
+        // Full means that one is under way: it will do.
+        let _ = self.checkpoint.try_send(());
+        let log = self.path.with_extension("db-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > WAL_BYTES_MAX) {
+            let _ = self.writer.db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        }
+    }
+
+    fn bytes_used(&self) -> Result<u64, StoreError> {
+        let pragma = |name: &str| self.writer.db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let pages = pragma("page_count")? - pragma("freelist_count")?;
+        Ok(u64::try_from(pages * pragma("page_size")?).unwrap_or(0))
+    }
+}
+
+fn tune(db: &Connection) -> Result<(), rusqlite::Error> {
+    db.busy_timeout(std::time::Duration::from_secs(10))?;
+    db.set_prepared_statement_cache_capacity(64);
+    db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    db.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -16384; PRAGMA journal_size_limit = 67108864;",
+    )
+}
+
+fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
+    let pragma = |db: &Connection, name: &str| {
+        db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| damaged(error.to_string()))
+    };
+    let found = pragma(db, "user_version")?;
+    let application = pragma(db, "application_id")?;
+    if found > VERSION {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
+    }
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|error| damaged(error.to_string()))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(damaged("it is a database of another program".into()));
+    }
+    if found < 1 {
+        let transaction = db.transaction()?;
+        transaction.execute_batch(include_str!("schema.sql"))?;
+        transaction.execute("INSERT INTO meta VALUES ('epoch', 0)", [])?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Copies the log into the database whenever it is told to, until the store is dropped.
+fn spawn_checkpointer(path: &Path) -> Result<SyncSender<()>, rusqlite::Error> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(std::time::Duration::from_secs(1))?;
+    db.execute_batch("PRAGMA cache_size = -1024;")?;
+    let (sender, receiver) = sync_channel(1);
+    let work = move || {
+        while receiver.recv().is_ok() {
+            if let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+                tracing::warn!(%error, "the log could not be copied into the database");
+            }
+        }
+    };
+    // Without the thread the log only grows to where the writer empties it.
+    let _ = std::thread::Builder::new().name("flota-checkpoint".into()).spawn(work);
+    Ok(sender)
+}
+
+fn write_job(db: &Connection, job: &JobRow) -> Result<(), StoreError> {
+    let json = |text: Result<String, serde_json::Error>| text.map_err(|error| StoreError::Other(error.to_string()));
+    let waits_for = match &job.waits_for[..] {
+        [] => None,
+        ids => Some(json(serde_json::to_string(ids))?),
+    };
+    let workers = match &job.workers[..] {
+        [] => None,
+        workers => Some(json(serde_json::to_string(workers))?),
+    };
+    let error = job.error.as_ref().map(|error| json(serde_json::to_string(error))).transpose()?;
+    let unit = job.unit.as_ref();
+    let changing = params![
+        state_number(job.state),
+        job.priority,
+        time(job.run_at),
+        time(job.started_at),
+        time(job.finished_at),
+        job.failures,
+        waits_for,
+        job.next_index,
+        int(job.next_from),
+        int(job.units_done),
+        workers,
+        unit.map(|unit| state_number(unit.state)),
+        unit.map(|unit| int(unit.attempt)),
+        unit.map(|unit| unit.failures),
+        unit.and_then(|unit| unit.worker.as_ref()).map(|worker| worker.as_str()),
+        unit.and_then(|unit| time(unit.assigned_at)),
+        unit.and_then(|unit| time(unit.run_at)),
+        unit.map(|unit| unit.tries.as_str()).filter(|tries| !tries.is_empty()),
+        job.events,
+        int(job.next_event),
+        error,
+        job.result.as_deref(),
+        int(job.seq),
+    ];
+    let Some(head) = &job.head else {
+        db.prepare_cached(
+            "UPDATE jobs SET state = ?1, priority = ?2, run_at = ?3, started_at = ?4, finished_at = ?5, failures = ?6,
+             waits_for = ?7, next_index = ?8, next_from = ?9, units_done = ?10, workers = ?11, u_state = ?12,
+             u_attempt = ?13, u_failures = ?14, u_worker = ?15, u_assigned_at = ?16, u_run_at = ?17, u_tries = ?18,
+             events = ?19, next_event = ?20, error = ?21, result = ?22 WHERE seq = ?23",
+        )?
+        .execute(changing)?;
+        return Ok(());
+    };
+    let (head, payload) = &**head;
+    let labels = head.labels.as_ref().map(|labels| json(serde_json::to_string(&**labels))).transpose()?;
+    let rest = (head.rest != Default::default()).then(|| json(serde_json::to_string(&head.rest))).transpose()?;
+    let inline = (payload.len() <= INLINE_PAYLOAD_BYTES_MAX).then_some(&payload[..]);
+    let id = head.id.0.as_bytes().as_slice();
+    let fingerprint = head.fingerprint.as_ref().map(|digest| digest.as_slice());
+    let fixed = params![
+        id,
+        fingerprint,
+        head.kind.as_str(),
+        &*head.queue,
+        head.project.as_deref(),
+        &*head.owner,
+        labels,
+        head.max_attempts,
+        int(head.timeout_ms),
+        time(head.deadline),
+        int(head.created_at.0),
+        rest,
+        inline,
+    ];
+    db.prepare_cached(
+        "INSERT INTO jobs (state, priority, run_at, started_at, finished_at, failures, waits_for, next_index,
+         next_from, units_done, workers, u_state, u_attempt, u_failures, u_worker, u_assigned_at, u_run_at, u_tries,
+         events, next_event, error, result, seq, id, fingerprint, kind, queue, project, owner, labels, max_attempts,
+         timeout_ms, deadline, created_at, rest, payload)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+         ?, ?)",
+    )?
+    .execute(params_from_iter(changing.iter().chain(fixed)))?;
+    if inline.is_none() {
+        db.prepare_cached("INSERT INTO payloads VALUES (?, ?)")?.execute(params![int(job.seq), &payload[..]])?;
+    }
+    Ok(())
+}
+
+fn write_unit(db: &Connection, unit: &UnitRow) -> Result<(), StoreError> {
+    db.prepare_cached("INSERT OR REPLACE INTO units VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+        int(unit.seq),
+        unit.index,
+        int(unit.from),
+        int(unit.to),
+        state_number(unit.state),
+        int(unit.attempt),
+        unit.failures,
+        unit.worker.as_ref().map(|worker| worker.as_str()),
+        time(unit.assigned_at),
+        time(unit.run_at),
+        (!unit.tries.is_empty()).then_some(&unit.tries),
+        unit.output.as_deref(),
+    ])?;
+    Ok(())
+}
+
+fn write_worker(db: &Connection, worker: &WorkerRow) -> Result<(), StoreError> {
+    db.prepare_cached("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+        worker.id.as_str(),
+        worker.simple,
+        worker.language,
+        worker.silent,
+        worker.drain,
+        worker.paused,
+        int(worker.last_seen_at.0),
+    ])?;
+    Ok(())
+}
+
+impl Store for SqliteStore {
+    fn take_charge(&mut self) -> Result<u64, StoreError> {
+        let sql = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
+        let epoch: i64 = self.writer.db.query_row(sql, [], |row| row.get(0))?;
+        self.epoch = u64::try_from(epoch).unwrap_or(0);
+        Ok(self.epoch)
+    }
+
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let db = &self.writer.db;
+        let next: Option<i64> = db.query_row("SELECT max(seq) FROM jobs", [], |row| row.get(0))?;
+        let mut jobs = Vec::new();
+        let sql = format!("SELECT {JOB_COLUMNS} FROM jobs INDEXED BY jobs_live WHERE state < 5 ORDER BY seq");
+        let mut statement = db.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            jobs.push(stored_job(row)?);
+        }
+        drop(rows);
+        drop(statement);
+        for job in jobs.iter_mut().filter(|job| job.head.rest.work.is_some()) {
+            job.units = self.writer.units(job.row.seq, 0, usize::MAX, true)?;
+        }
+        let db = &self.writer.db;
+        let mut statement = db.prepare("SELECT id, simple, language, silent, drain, paused, last_seen_at FROM workers")?;
+        let workers = statement.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get::<_, i64>(6)?))
+        })?;
+        let mut known = Vec::new();
+        for row in workers {
+            let (id, simple, language, silent, drain, paused, seen) = row?;
+            if let Ok(id) = id.parse() {
+                let last_seen_at = Timestamp(u64::try_from(seen).unwrap_or(0));
+                known.push(WorkerRow { id, simple, language, silent, drain, paused, last_seen_at });
+            }
+        }
+        let ended = [JobState::Failed, JobState::Cancelled]
+            .map(|state| {
+                let sql = "SELECT count(*) FROM jobs WHERE state > 5 AND state = ?";
+                let count: Result<i64, _> = db.query_row(sql, [state_number(state)], |row| row.get(0));
+                (state, u64::try_from(count.unwrap_or(0)).unwrap_or(0))
+            })
+            .to_vec();
+        let next_seq = u64::try_from(next.unwrap_or(0)).unwrap_or(0) + 1;
+        Ok(Loaded { next_seq, workers: known, jobs, ended })
+    }
+
+    fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
+        self.write(changes, keys)?;
+        self.checkpoint_when_due(changes.jobs.len() + changes.units.len());
+        Ok(())
+    }
+
+    fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError> {
+        let too_large = self.bytes_used()? > retention.bytes_max;
+        let cutoff = if too_large { now } else { Timestamp(now.0.saturating_sub(retention.age_ms)) };
+        let transaction = self.writer.db.transaction()?;
+        let last: Option<i64> = transaction
+            .prepare_cached("SELECT max(seq) FROM (SELECT seq FROM jobs WHERE seq > ? ORDER BY seq LIMIT ?)")?
+            .query_row([self.prune_from, PRUNE_SLICE], |row| row.get(0))?;
+        let Some(last) = last else {
+            self.prune_from = 0;
+            let old = int(now.0.saturating_sub(IDEMPOTENCY_MS));
+            transaction.prepare_cached("DELETE FROM idempotency WHERE created_at < ?")?.execute([old])?;
+            transaction.commit()?;
+            return Ok(false);
+        };
+        let slice = params![self.prune_from, last, int(cutoff.0)];
+        let old = "seq > ?1 AND seq <= ?2 AND state >= 5 AND finished_at < ?3";
+        let children = |table: &str| {
+            format!("DELETE FROM {table} WHERE seq > ?1 AND seq <= ?2 AND seq IN (SELECT seq FROM jobs WHERE {old})")
+        };
+        transaction.prepare_cached(&children("units"))?.execute(slice)?;
+        transaction.prepare_cached(&children("payloads"))?.execute(slice)?;
+        let deleted = transaction.prepare_cached(&format!("DELETE FROM jobs WHERE {old}"))?.execute(slice)?;
+        transaction.commit()?;
+        self.prune_from = last;
+        Ok(deleted > 0)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags)?;
+        db.busy_timeout(std::time::Duration::from_secs(10))?;
+        db.execute_batch("PRAGMA cache_size = -8192;")?;
+        Ok(Box::new(SqliteReader { db }))
+    }
+
+    fn own_reader(&mut self) -> &mut dyn Reader {
+        &mut self.writer
+    }
+}
+
+impl Reader for SqliteReader {
+    fn job(&mut self, id: JobId) -> Result<Option<StoredJob>, StoreError> {
+        let mut statement = self.db.prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?"))?;
+        let mut rows = statement.query([id.0.as_bytes().as_slice()])?;
+        rows.next()?.map(stored_job).transpose()
+    }
+
+    fn state(&mut self, id: JobId) -> Result<Option<(JobState, Option<[u8; 16]>)>, StoreError> {
+        let mut statement = self.db.prepare_cached("SELECT state, fingerprint FROM jobs WHERE id = ?")?;
+        let found = statement
+            .query_row([id.0.as_bytes().as_slice()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))
+            .optional()?;
+        Ok(found.and_then(|(state, fingerprint)| {
+            let state = JobState::ALL.get(usize::try_from(state).ok()?).copied()?;
+            Some((state, fingerprint.and_then(|digest| digest.try_into().ok())))
+        }))
+    }
+
+    fn payload(&mut self, seq: u64) -> Result<Option<Bytes>, StoreError> {
+        let sql = "SELECT coalesce(jobs.payload, payloads.body) FROM jobs LEFT JOIN payloads USING (seq) WHERE seq = ?";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let body: Option<Option<Vec<u8>>> = statement.query_row([int(seq)], |row| row.get(0)).optional()?;
+        Ok(body.flatten().map(Bytes::from))
+    }
+
+    fn units(&mut self, seq: u64, index: u32, limit: usize, outputs: bool) -> Result<Vec<UnitRow>, StoreError> {
+        let output = if outputs { ", output" } else { "" };
+        let sql = format!("SELECT {UNIT_COLUMNS}{output} FROM units WHERE seq = ? AND idx >= ? ORDER BY idx LIMIT ?");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![int(seq), index, int(limit as u64)])?;
+        let mut units = Vec::new();
+        while let Some(row) = rows.next()? {
+            units.push(unit(row, outputs)?);
+        }
+        Ok(units)
+    }
+
+    fn jobs(&mut self, filter: &JobFilter, before: u64) -> Result<Vec<StoredJob>, StoreError> {
+        let mut conditions = vec!["seq < ?".to_owned()];
+        let mut values: Vec<Value> = vec![int(before).into()];
+        if !filter.states.is_empty() && filter.states.iter().all(|state| state.ended()) {
+            let numbers: Vec<String> = filter.states.iter().map(|state| state_number(*state).to_string()).collect();
+            conditions.push(format!("state IN ({})", numbers.join(", ")));
+            if !filter.states.contains(&JobState::Completed) {
+                // Lets the index of what went wrong be used.
+                conditions.push("state > 5".into());
+            }
+        }
+        let mut equals = |column: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                conditions.push(format!("{column} = ?"));
+                values.push(value.clone().into());
+            }
+        };
+        equals("kind", &filter.kind.map(|kind| kind.as_str().to_owned()));
+        equals("queue", &filter.queue);
+        equals("project", &filter.project);
+        if let Some((name, value)) = &filter.label {
+            conditions.push("EXISTS (SELECT 1 FROM json_each(jobs.labels) WHERE key = ? AND value = ?)".into());
+            values.push(name.clone().into());
+            values.push(value.clone().into());
+        }
+        values.push(int(filter.limit as u64).into());
+        let conditions = conditions.join(" AND ");
+        let sql = format!("SELECT {JOB_COLUMNS} FROM jobs WHERE {conditions} ORDER BY seq DESC LIMIT ?");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let mut jobs = Vec::new();
+        while let Some(row) = rows.next()? {
+            jobs.push(stored_job(row)?);
+        }
+        Ok(jobs)
+    }
+
+    fn idempotency(&mut self, owner: &str, key: &str) -> Result<Option<IdempotencyRow>, StoreError> {
+        let sql = "SELECT digest, answer, created_at FROM idempotency WHERE owner = ? AND key = ?";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let found = statement
+            .query_row([owner, key], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get::<_, i64>(2)?)))
+            .optional()?;
+        Ok(found.map(|(digest, answer, created)| IdempotencyRow {
+            owner: owner.to_owned(),
+            key: key.to_owned(),
+            digest,
+            answer,
+            created_at: Timestamp(u64::try_from(created).unwrap_or(0)),
+        }))
+    }
+}

@@ -1,0 +1,176 @@
+//! The conformance suite: what every store must do. Each backend runs all of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flota_proto::rest::{JobState, OnDependencyFailure, Requires};
+use flota_proto::{JobId, Kind, Timestamp};
+
+use super::{IdempotencyRow, Retention, SqliteStore, Store, StoreError};
+use crate::core::{Core, Input, Limits, Moment};
+use crate::handle::JobFilter;
+use crate::submit::{NewJob, Work};
+
+const NOW: Timestamp = Timestamp(1_795_254_600_000);
+
+fn at(ms: u64) -> Moment {
+    Moment { now: NOW.after_ms(ms), entropy: 7 }
+}
+
+fn new_job(kind: Kind, work: Work, payload: &str) -> NewJob {
+    NewJob {
+        id: JobId::generate(),
+        fingerprint: Some([3; 16]),
+        kind,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        work,
+        model: Some("m".into()),
+        randomx_key: None,
+        queue: "q".into(),
+        project: Some("p".into()),
+        priority: 7,
+        max_attempts: 3,
+        timeout: Duration::from_secs(1),
+        deadline: Some(NOW.after_ms(1_000_000)),
+        run_at: None,
+        requires: Requires { cores: Some(2), ..Requires::default() },
+        depends_on: Vec::new(),
+        on_dependency_failure: OnDependencyFailure::Cancel,
+        labels: BTreeMap::from([("a".into(), "b".into())]),
+        cache: true,
+        owner: "ann".into(),
+        api_key: None,
+    }
+}
+
+fn submit(core: &mut Core, job: NewJob) -> JobId {
+    let id = job.id;
+    core.handle(at(0), Input::Submit { job: Box::new(job), dependencies: Vec::new() }).unwrap();
+    id
+}
+
+/// Runs a check on a fresh store of every backend.
+fn on_every_store(check: impl Fn(&mut dyn Store)) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(&directory.path().join("flota.db")).unwrap();
+    store.take_charge().unwrap();
+    check(&mut store);
+}
+
+#[test]
+fn what_was_committed_comes_back_as_it_was() {
+    on_every_store(|store| {
+        let mut core = Core::new(Limits::default());
+        let small = submit(&mut core, new_job(Kind::Echo, Work::Single, r#"{"value":1}"#));
+        let large = submit(&mut core, new_job(Kind::Echo, Work::Single, &format!(r#"{{"value":"{}"}}"#, "x".repeat(5000))));
+        let range = Work::Range { start: 5, end: 1 << 32, first: true };
+        let search = submit(&mut core, new_job(Kind::RandomxSearch, range, "{}"));
+        store.commit(&core.take_changes(), &[]).unwrap();
+
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.next_seq, 4);
+        assert_eq!(loaded.jobs.len(), 3);
+        let again = Core::restore(Limits::default(), NOW, loaded.next_seq, loaded.workers, loaded.jobs);
+        for id in [small, large, search] {
+            assert_eq!(format!("{:?}", core.job_view(id)), format!("{:?}", again.job_view(id)));
+        }
+        let reader = store.own_reader();
+        assert_eq!(reader.payload(2).unwrap().unwrap().len(), 5000 + 12);
+        assert_eq!(reader.state(large).unwrap(), Some((JobState::Pending, Some([3; 16]))));
+        assert_eq!(reader.state(JobId::generate()).unwrap(), None);
+    });
+}
+
+#[test]
+fn an_ended_job_is_not_loaded_and_is_deleted_in_time() {
+    on_every_store(|store| {
+        let mut core = Core::new(Limits::default());
+        let id = submit(&mut core, new_job(Kind::Echo, Work::Single, &"x".repeat(1000)));
+        store.commit(&core.take_changes(), &[]).unwrap();
+        core.handle(at(10), Input::Cancel(id)).unwrap();
+        store.commit(&core.take_changes(), &[]).unwrap();
+        assert_eq!(store.load().unwrap().jobs.len(), 0);
+        assert_eq!(store.own_reader().job(id).unwrap().unwrap().row.state, JobState::Cancelled);
+
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        while store.prune(NOW.after_ms(500), retention).unwrap() {}
+        assert!(store.own_reader().job(id).unwrap().is_some());
+        for _ in 0..3 {
+            store.prune(NOW.after_ms(2000), retention).unwrap();
+        }
+        assert!(store.own_reader().job(id).unwrap().is_none());
+        assert!(store.own_reader().payload(1).unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_list_is_filtered_and_newest_first() {
+    on_every_store(|store| {
+        let mut core = Core::new(Limits::default());
+        let first = submit(&mut core, new_job(Kind::Echo, Work::Single, "{}"));
+        let second = submit(&mut core, new_job(Kind::AiChat, Work::Single, "{}"));
+        core.handle(at(1), Input::Cancel(first)).unwrap();
+        store.commit(&core.take_changes(), &[]).unwrap();
+        let mut list = |filter: JobFilter| -> Vec<JobId> {
+            let filter = JobFilter { limit: 50, ..filter };
+            store.own_reader().jobs(&filter, u64::MAX).unwrap().iter().map(|job| job.head.id).collect()
+        };
+        assert_eq!(list(JobFilter::default()), [second, first]);
+        assert_eq!(list(JobFilter { states: vec![JobState::Cancelled], ..JobFilter::default() }), [first]);
+        assert_eq!(list(JobFilter { kind: Some(Kind::AiChat), ..JobFilter::default() }), [second]);
+        assert_eq!(list(JobFilter { queue: Some("x".into()), ..JobFilter::default() }), []);
+        assert_eq!(list(JobFilter { label: Some(("a".into(), "b".into())), ..JobFilter::default() }).len(), 2);
+        assert_eq!(list(JobFilter { label: Some(("a".into(), "c".into())), ..JobFilter::default() }), []);
+    });
+}
+
+#[test]
+fn an_idempotency_key_keeps_its_answer() {
+    on_every_store(|store| {
+        let row = IdempotencyRow {
+            owner: "ann".into(),
+            key: "k".into(),
+            digest: [9; 32],
+            answer: "[]".into(),
+            created_at: NOW,
+        };
+        store.commit(&Core::new(Limits::default()).take_changes(), std::slice::from_ref(&row)).unwrap();
+        assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), Some(row));
+        assert_eq!(store.own_reader().idempotency("bob", "k").unwrap(), None);
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        store.prune(NOW.after_ms(86_400_001), retention).unwrap();
+        assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), None);
+    });
+}
+
+#[test]
+fn only_the_newest_master_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flota.db");
+    let mut old = SqliteStore::open(&path).unwrap();
+    let first = old.take_charge().unwrap();
+    let mut new = SqliteStore::open(&path).unwrap();
+    assert!(new.take_charge().unwrap() > first);
+    let nothing = Core::new(Limits::default()).take_changes();
+    assert!(matches!(old.commit(&nothing, &[]), Err(StoreError::Superseded { .. })));
+    assert!(new.commit(&nothing, &[]).is_ok());
+}
+
+#[test]
+fn a_database_that_is_not_ours_is_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let garbage = directory.path().join("garbage.db");
+    std::fs::write(&garbage, "this is no database, it is a text that somebody wrote".repeat(100)).unwrap();
+    let text = SqliteStore::open(&garbage).err().unwrap().to_string();
+    assert!(text.contains("garbage.db") && text.contains("move it away"), "{text}");
+
+    let newer = directory.path().join("newer.db");
+    drop(SqliteStore::open(&newer).unwrap());
+    rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(SqliteStore::open(&newer), Err(StoreError::Newer { found: 99, .. })));
+
+    let other = directory.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    assert!(matches!(SqliteStore::open(&other), Err(StoreError::Damaged { .. })));
+}
