@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use flota_common::clock;
 use flota_proto::kinds::{Kind, Payload};
 use flota_proto::v1::worker_callback_client::WorkerCallbackClient;
 use flota_proto::{BODY_BYTES_MAX, WorkerId, v1};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -92,7 +92,7 @@ impl Calls {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let begun = clock::instant();
+        let patience = Instant::now() + PATIENCE;
         loop {
             let channel = self.channel.borrow().clone();
             let outcome = match channel {
@@ -102,7 +102,7 @@ impl Calls {
                 None => Err(Status::unavailable("no connection to the master")),
             };
             match outcome {
-                Err(status) if status.code() == Code::Unavailable && begun.elapsed() < PATIENCE => {
+                Err(status) if status.code() == Code::Unavailable && Instant::now() < patience => {
                     tokio::time::sleep(RETRY_EVERY).await;
                 }
                 outcome => return outcome,

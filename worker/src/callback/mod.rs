@@ -329,3 +329,6 @@ fn backoff(failures: u32) -> Duration {
     }
     BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX).mul_f64(rand::random_range(0.5..1.0))
 }
+
+#[cfg(test)]
+mod tests;

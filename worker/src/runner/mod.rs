@@ -312,3 +312,6 @@ fn immediate(executor: &dyn Executor, unit: &Unit) -> Option<Result<crate::execu
         Ended::Cancelled => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

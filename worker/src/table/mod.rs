@@ -439,3 +439,6 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,8 @@ impl Live {
 pub(super) struct Outbox {
     /// The stream that may take messages.
     stream: Option<u64>,
+    /// Streams up to this one have ended.
+    closed: u64,
     /// The stream ends once nothing is due.
     ending: bool,
     accepted: VecDeque<UnitId>,
@@ -119,8 +121,9 @@ impl Table {
         }
     }
 
-    /// The stream takes nothing more.
+    /// The stream takes nothing more: its request ends, which frees the connection.
     pub(crate) fn close(&mut self, stream: u64) {
+        self.out.closed = self.out.closed.max(stream);
         if self.out.stream == Some(stream) {
             self.out.stream = None;
         }
@@ -176,10 +179,11 @@ impl Table {
 
     /// The next message of `stream`.
     pub(crate) fn take(&mut self, stream: u64, now: Instant) -> Take {
-        match self.out.stream {
-            Some(open) if open == stream => {}
-            Some(open) if open > stream => return Take::End,
-            Some(_) | None => return Take::Wait(None),
+        if stream <= self.out.closed {
+            return Take::End;
+        }
+        if self.out.stream != Some(stream) {
+            return Take::Wait(None);
         }
         let mut message = v1::WorkerMessage::default();
         let mut room = MESSAGE_BYTES_MAX;
