@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::core::record::StoredJob;
 use crate::submit::{NewJob, Principal};
 
 /// Why a call was not carried out. Completes "failed to …".
@@ -211,6 +212,12 @@ pub enum Command {
         filter: JobFilter,
         reply: Reply<rest::Page<rest::Job>>,
     },
+    /// Rows that a reader brought, to be joined with what is in memory.
+    Overlay {
+        filter: JobFilter,
+        rows: Vec<StoredJob>,
+        reply: Reply<rest::Page<rest::Job>>,
+    },
     Units {
         id: JobId,
         limit: usize,
@@ -333,6 +340,12 @@ impl Handle {
     pub fn channel() -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         (Self { commands }, receiver)
+    }
+
+    /// A way to the loop that does not keep it running.
+    #[must_use]
+    pub fn downgrade(&self) -> mpsc::WeakSender<Command> {
+        self.commands.downgrade()
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refused> {

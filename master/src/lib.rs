@@ -2,6 +2,7 @@
 
 pub mod callback;
 pub mod core;
+pub mod dispatcher;
 pub mod handle;
 pub mod logs;
 pub mod mqtt;

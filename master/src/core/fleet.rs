@@ -229,9 +229,15 @@ pub struct Fleet {
     room: BTreeMap<Class, BTreeSet<RoomKey>>,
     /// Workers that are there and answer questions that name no model and bring no key.
     chat_servers: BTreeSet<WorkerIdx>,
+    simple_take_keys: bool,
 }
 
 impl Fleet {
+    /// Without workers; with `simple_take_keys` questions with a key of the user's may go to simple ones.
+    pub fn new(simple_take_keys: bool) -> Self {
+        Self { simple_take_keys, ..Self::default() }
+    }
+
     /// The worker with this id, new if it was never heard of.
     pub fn enter(&mut self, id: &WorkerId, now: Timestamp) -> WorkerIdx {
         if let Some(idx) = self.by_id.get(id) {
@@ -393,7 +399,8 @@ impl Fleet {
             return true;
         }
         match (&shape.model, shape.credential) {
-            (_, true) => !worker.simple,
+            (_, true) if worker.simple => self.simple_take_keys && shape.model.is_none(),
+            (_, true) => true,
             (Some(model), false) => worker.models.contains(model),
             // Where nobody serves it, an executor says so at once rather than that the question waits for ever.
             (None, false) => worker.serves_chat() || self.chat_servers.is_empty(),

@@ -25,12 +25,7 @@ impl Core {
         dependencies: &[Dependency],
         out: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
-        if self.jobs.len() >= self.limits.live_jobs_max {
-            return Err(Refused::Busy {
-                detail: format!("the queue is full: {} jobs have not ended", self.jobs.len()),
-                retry_after_seconds: 5,
-            });
-        }
+        self.check_room(1)?;
         if self.by_id.contains_key(&new.id) {
             return Err(Refused::Conflict("id_taken", format!("there is a job {} already", new.id)));
         }
@@ -167,6 +162,21 @@ impl Core {
         let error = JobError { code: "cancelled".into(), message: "the job was cancelled".into() };
         self.end(at, seq, JobState::Cancelled, Some(error), out);
         Ok(())
+    }
+
+    /// Ends the jobs whose users' keys were lost with a restart.
+    pub fn fail_credential_lost(&mut self, at: Moment, out: &mut Vec<Effect>) {
+        let lost: Vec<Seq> = self
+            .jobs
+            .values()
+            .filter(|job| !job.state.ended() && self.queue.shape(job.spec.shape).credential)
+            .map(|job| job.seq)
+            .collect();
+        for seq in lost {
+            let message = "its API key was lost with a restart of the master: ask again with the key".to_owned();
+            let error = JobError { code: "credential_lost".into(), message };
+            self.end(at, seq, JobState::Failed, Some(error), out);
+        }
     }
 
     /// The key of a job that has not ended.

@@ -164,7 +164,9 @@ pub enum Effect {
     /// Tell a worker what the operator wants.
     Desired(WorkerId, WorkerControl),
     /// An attempt ended, for the metrics.
-    Attempt(flota_proto::rest::AttemptOutcome, Kind),
+    Attempt(flota_proto::rest::AttemptOutcome),
+    /// Hashes that counted, for the metrics.
+    Hashes(u64),
 }
 
 /// What a batch changed, to be stored in one commit.
@@ -207,6 +209,8 @@ pub struct Limits {
     pub lease_ms: u64,
     /// How long a published unit may wait for its acceptance.
     pub dispatch_timeout_ms: u64,
+    /// Simple workers may be sent users' keys.
+    pub simple_take_keys: bool,
 }
 
 impl Default for Limits {
@@ -215,6 +219,7 @@ impl Default for Limits {
             live_jobs_max: 5_000_000,
             lease_ms: flota_proto::LEASE_MS,
             dispatch_timeout_ms: flota_proto::DISPATCH_TIMEOUT_MS,
+            simple_take_keys: false,
         }
     }
 }
@@ -252,7 +257,7 @@ impl Core {
     /// An empty one.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, next_seq: 1, ..Self::default() }
+        Self { limits, next_seq: 1, fleet: Fleet::new(limits.simple_take_keys), ..Self::default() }
     }
 
     /// Applies `input` and assigns what can be assigned; the effects come in the order the shell must carry them out.
@@ -343,6 +348,20 @@ impl Core {
                 self.queue.release(job.spec.shape);
             }
         }
+    }
+
+    /// Whether so many more jobs may be accepted.
+    ///
+    /// # Errors
+    /// [`Refused::Busy`] when the queue would be too long.
+    pub fn check_room(&self, count: usize) -> Result<(), Refused> {
+        if self.jobs.len() + count <= self.limits.live_jobs_max {
+            return Ok(());
+        }
+        Err(Refused::Busy {
+            detail: format!("the queue is full: {} jobs have not ended", self.jobs.len()),
+            retry_after_seconds: 5,
+        })
     }
 
     fn tick(&mut self, at: Moment, out: &mut Vec<Effect>) {

@@ -140,6 +140,9 @@ impl Core {
         let seq = self.current(idx, unit, attempt);
         out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
         let Some(seq) = seq else { return };
+        if hashes > 0 {
+            out.push(Effect::Hashes(hashes));
+        }
         if hashes > 0 && elapsed_ms > 0 {
             self.measure(idx, hashes as f64 * 1000.0 / elapsed_ms as f64);
         }

@@ -55,7 +55,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Option<(Hold, UnitId)> {
         let job = self.jobs.get_mut(&seq)?;
-        let (class, kind, id) = (job.spec.kind.class(), job.spec.kind, job.unit_id(index));
+        let (class, id) = (job.spec.kind.class(), job.unit_id(index));
         let unit = job.unit_mut(index)?;
         let hold = unit.hold()?.clone();
         let worker = self.fleet.get(hold.worker).map(|worker| worker.id.clone());
@@ -76,7 +76,7 @@ impl Core {
         self.fleet.release(hold.worker, class, (seq, index));
         self.unlist_waiting(class, seq, index);
         self.mark(seq);
-        out.push(Effect::Attempt(outcome, kind));
+        out.push(Effect::Attempt(outcome));
         Some((hold, id))
     }
 

@@ -7,7 +7,7 @@ use flota_proto::{Class, JobId, Timestamp, UnitId, WorkerId};
 use serde_json::{Value, json};
 
 use super::fleet::Worker;
-use super::job::{Event, Job, Seq, Unit, UnitState, What};
+use super::job::{Event, Job, Seq, Unit, What};
 use super::record::{JobHead, JobRow, StoredJob, UnitRow, decode_tries};
 use super::{Core, Effect};
 use crate::handle::{JobFilter, QueueDepthRow, Refused};
@@ -33,6 +33,22 @@ impl Core {
     #[must_use]
     pub fn known(&self, id: JobId) -> Option<Option<[u8; 16]>> {
         self.by_id.get(&id).and_then(|seq| self.jobs.get(seq)).map(|job| job.spec.fingerprint)
+    }
+
+    /// The result of a job that ended in this batch.
+    #[must_use]
+    pub fn job_result(&self, id: JobId) -> Option<bytes::Bytes> {
+        self.by_id.get(&id).and_then(|seq| self.jobs.get(seq))?.result.clone()
+    }
+
+    /// Of a job that ended in this batch: how long it waited and how long it took, in milliseconds, and the units of
+    /// work that were done.
+    #[must_use]
+    pub fn times(&self, id: JobId) -> Option<(u64, u64)> {
+        let job = self.by_id.get(&id).and_then(|seq| self.jobs.get(seq))?;
+        let finished = job.finished_at?;
+        let started = job.started_at.unwrap_or(finished);
+        Some((started.since_ms(job.spec.created_at), finished.since_ms(job.spec.created_at)))
     }
 
     /// The events of a live job after `after`.

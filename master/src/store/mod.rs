@@ -85,6 +85,8 @@ pub struct Loaded {
     pub workers: Vec<WorkerRow>,
     /// Jobs that have not ended, oldest first.
     pub jobs: Vec<StoredJob>,
+    /// Made once for this store: what only this fleet's masters know.
+    pub secret: Vec<u8>,
     /// How many jobs have ended, by state.
     pub ended: Vec<(JobState, u64)>,
 }

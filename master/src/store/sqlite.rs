@@ -148,14 +148,16 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if found > VERSION {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
     }
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|error| damaged(error.to_string()))?;
+    let tables: i64 = db
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(|error| damaged(error.to_string()))?;
     if application != APPLICATION_ID && tables > 0 {
         return Err(damaged("it is a database of another program".into()));
     }
     if found < 1 {
         let transaction = db.transaction()?;
         transaction.execute_batch(include_str!("schema.sql"))?;
-        transaction.execute("INSERT INTO meta VALUES ('epoch', 0)", [])?;
+        transaction.execute("INSERT INTO meta VALUES ('epoch', 0), ('secret', randomblob(32))", [])?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
@@ -319,9 +321,18 @@ impl Store for SqliteStore {
             job.units = self.writer.units(job.row.seq, 0, usize::MAX, true)?;
         }
         let db = &self.writer.db;
-        let mut statement = db.prepare("SELECT id, simple, language, silent, drain, paused, last_seen_at FROM workers")?;
+        let mut statement =
+            db.prepare("SELECT id, simple, language, silent, drain, paused, last_seen_at FROM workers")?;
         let workers = statement.query_map([], |row| {
-            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get::<_, i64>(6)?))
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+                row.get(5)?,
+                row.get::<_, i64>(6)?,
+            ))
         })?;
         let mut known = Vec::new();
         for row in workers {
@@ -331,15 +342,20 @@ impl Store for SqliteStore {
                 known.push(WorkerRow { id, simple, language, silent, drain, paused, last_seen_at });
             }
         }
-        let ended = [JobState::Failed, JobState::Cancelled]
-            .map(|state| {
-                let sql = "SELECT count(*) FROM jobs WHERE state > 5 AND state = ?";
-                let count: Result<i64, _> = db.query_row(sql, [state_number(state)], |row| row.get(0));
-                (state, u64::try_from(count.unwrap_or(0)).unwrap_or(0))
-            })
-            .to_vec();
+        let count = |sql: &str| -> Result<u64, StoreError> {
+            let count: i64 = db.query_row(sql, [], |row| row.get(0))?;
+            Ok(u64::try_from(count).unwrap_or(0))
+        };
+        let failed = count("SELECT count(*) FROM jobs WHERE state > 5 AND state = 6")?;
+        let cancelled = count("SELECT count(*) FROM jobs WHERE state > 5 AND state = 7")?;
+        // An index without the state is enough for the number of all.
+        let all = count("SELECT count(*) FROM jobs")?;
+        let completed = all.saturating_sub(failed + cancelled + jobs.len() as u64);
+        let ended =
+            vec![(JobState::Completed, completed), (JobState::Failed, failed), (JobState::Cancelled, cancelled)];
+        let secret: Vec<u8> = db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0))?;
         let next_seq = u64::try_from(next.unwrap_or(0)).unwrap_or(0) + 1;
-        Ok(Loaded { next_seq, workers: known, jobs, ended })
+        Ok(Loaded { next_seq, workers: known, jobs, secret, ended })
     }
 
     fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
@@ -398,7 +414,9 @@ impl Reader for SqliteReader {
     fn state(&mut self, id: JobId) -> Result<Option<(JobState, Option<[u8; 16]>)>, StoreError> {
         let mut statement = self.db.prepare_cached("SELECT state, fingerprint FROM jobs WHERE id = ?")?;
         let found = statement
-            .query_row([id.0.as_bytes().as_slice()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))
+            .query_row([id.0.as_bytes().as_slice()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+            })
             .optional()?;
         Ok(found.and_then(|(state, fingerprint)| {
             let state = JobState::ALL.get(usize::try_from(state).ok()?).copied()?;

@@ -63,7 +63,8 @@ fn what_was_committed_comes_back_as_it_was() {
     on_every_store(|store| {
         let mut core = Core::new(Limits::default());
         let small = submit(&mut core, new_job(Kind::Echo, Work::Single, r#"{"value":1}"#));
-        let large = submit(&mut core, new_job(Kind::Echo, Work::Single, &format!(r#"{{"value":"{}"}}"#, "x".repeat(5000))));
+        let large =
+            submit(&mut core, new_job(Kind::Echo, Work::Single, &format!(r#"{{"value":"{}"}}"#, "x".repeat(5000))));
         let range = Work::Range { start: 5, end: 1 << 32, first: true };
         let search = submit(&mut core, new_job(Kind::RandomxSearch, range, "{}"));
         store.commit(&core.take_changes(), &[]).unwrap();

@@ -1,0 +1,334 @@
+//! The one loop that linearises the world: it takes what has arrived, applies it to the core, commits the whole batch,
+//! and only then lets the effects out. What arrives while a commit runs is the next batch, so batches form under load
+//! and a lone job waits for nothing.
+
+mod commands;
+mod credentials;
+mod idempotency;
+mod notes;
+mod reads;
+mod release;
+mod simple;
+mod submissions;
+mod tasks;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flota_common::clock;
+use flota_proto::rest::JobState;
+use flota_proto::topics::Topics;
+use flota_proto::{JobId, Timestamp, WorkerId, mqtt, rest, v1};
+use rand::Rng;
+use secrecy::SecretString;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use crate::core::{Core, Effect, Input, Limits, Moment};
+use crate::handle::{Command, JobUpdate, Publisher, Refused, StreamId};
+use crate::store::{IdempotencyRow, Retention, Store, StoreError};
+use credentials::Credentials;
+use notes::Notes;
+use reads::Readers;
+use submissions::Submission;
+use tasks::Narrower;
+
+/// How simple workers are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SimpleWorkers {
+    /// Not at all.
+    Off,
+    /// With a key of their own.
+    #[default]
+    Keyless,
+    /// They are sent keys over the broker.
+    Trusted,
+}
+
+/// What the loop needs to know.
+pub struct Config {
+    /// Of the topics.
+    pub topics: Topics,
+    /// Plain `host:port` that workers are told to report to.
+    pub grpc_endpoint: String,
+    /// How simple workers are served.
+    pub simple: SimpleWorkers,
+    /// The master's own key, for trusted simple workers.
+    pub gemini_api_key: Option<SecretString>,
+    /// Bounds of the core.
+    pub limits: Limits,
+    /// What is kept.
+    pub retention: Retention,
+}
+
+/// Why the loop ended by itself.
+#[derive(Debug, Error)]
+pub enum Ended {
+    /// Another master has taken charge of the store.
+    #[error("another master has taken charge of this store (epoch {0}): this one stops")]
+    Superseded(u64),
+    /// The store can't even be read.
+    #[error("the store failed and could not be read again: {0}")]
+    Store(StoreError),
+}
+
+/// Commands taken into one batch.
+const BATCH_MAX: usize = 1000;
+/// How often jobs' states are flushed to MQTT.
+const STATUS_FLUSH: Duration = Duration::from_millis(100);
+/// How often old jobs are looked for.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon again where a slice was full.
+const PRUNE_INTERVAL_BUSY: Duration = Duration::from_millis(20);
+/// How long no jobs are accepted after a commit failed.
+const REFUSE_AFTER_FAILURE_MS: u64 = 2_000;
+/// Events that may wait for one subscriber.
+const SUBSCRIBER_EVENTS_MAX: usize = 1024;
+
+/// What is answered once the batch is in the store, or refused when it is not.
+type Answer = Box<dyn FnOnce(Result<(), Refused>) + Send>;
+
+/// The loop's state.
+pub struct Dispatcher {
+    config: Config,
+    core: Core,
+    store: Box<dyn Store>,
+    publisher: Arc<dyn Publisher>,
+    readers: Readers,
+    /// For what readers bring back.
+    commands: mpsc::WeakSender<Command>,
+    epoch: u64,
+    secret: Vec<u8>,
+    streams: HashMap<StreamId, mpsc::Sender<v1::MasterMessage>>,
+    next_stream: u64,
+    waiters: HashMap<JobId, Vec<oneshot::Sender<Result<rest::Job, Refused>>>>,
+    subscribers: HashMap<JobId, Vec<mpsc::Sender<Arc<JobUpdate>>>>,
+    registrations: HashMap<WorkerId, mqtt::Register>,
+    credentials: Credentials,
+    narrower: Narrower,
+    submissions: VecDeque<Submission>,
+    notes: Notes,
+    ended_counts: BTreeMap<JobState, u64>,
+    refuse_until: Timestamp,
+    flushed: std::time::Instant,
+    // Of the batch in work:
+    effects: Vec<Effect>,
+    answers: Vec<Answer>,
+    keys: Vec<IdempotencyRow>,
+}
+
+/// A loop that runs.
+pub struct Running {
+    thread: std::thread::JoinHandle<Result<(), Ended>>,
+}
+
+impl Running {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Ended`] says why it ended without being told to.
+    pub fn join(self) -> Result<(), Ended> {
+        self.thread.join().unwrap_or_else(|_| Err(Ended::Store(StoreError::Other("the loop panicked".into()))))
+    }
+}
+
+impl Dispatcher {
+    /// Rebuilds the core from `store`, of which this master has taken charge with `epoch`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn new(
+        config: Config,
+        mut store: Box<dyn Store>,
+        epoch: u64,
+        publisher: Arc<dyn Publisher>,
+        handle: &crate::handle::Handle,
+    ) -> Result<Self, StoreError> {
+        let loaded = store.load()?;
+        let readers = Readers::start(&*store)?;
+        let secret = loaded.secret.clone();
+        let ended_counts = loaded.ended.iter().copied().collect();
+        let live = loaded.jobs.len();
+        let core = rebuild(&config, loaded);
+        if live > 0 {
+            info!(live_jobs = live, "took over jobs that have not ended");
+        }
+        let mut dispatcher = Self {
+            config,
+            core,
+            store,
+            publisher,
+            readers,
+            commands: handle.downgrade(),
+            epoch,
+            secret,
+            streams: HashMap::new(),
+            next_stream: 1,
+            waiters: HashMap::new(),
+            subscribers: HashMap::new(),
+            registrations: HashMap::new(),
+            credentials: Credentials::default(),
+            narrower: Narrower::default(),
+            submissions: VecDeque::new(),
+            notes: Notes::default(),
+            ended_counts,
+            refuse_until: Timestamp(0),
+            flushed: clock::instant(),
+            effects: Vec::new(),
+            answers: Vec::new(),
+            keys: Vec::new(),
+        };
+        dispatcher.fail_jobs_without_key();
+        Ok(dispatcher)
+    }
+
+    /// Runs on a thread of its own until [`Command::Stop`] or a failure.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn spawn(self, commands: mpsc::Receiver<Command>) -> std::io::Result<Running> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let thread = std::thread::Builder::new()
+            .name("flota-dispatcher".into())
+            .spawn(move || runtime.block_on(self.run(commands)))?;
+        Ok(Running { thread })
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Ended> {
+        let mut taken = Vec::with_capacity(BATCH_MAX);
+        let mut prune = Box::pin(tokio::time::sleep(PRUNE_INTERVAL));
+        loop {
+            // A large submission goes on slice by slice, between what else has arrived.
+            if self.submissions.is_empty() {
+                let wait = self.until_deadline();
+                tokio::select! {
+                    biased;
+                    count = commands.recv_many(&mut taken, BATCH_MAX) => if count == 0 { return Ok(()) },
+                    () = tokio::time::sleep(wait) => {}
+                    () = tokio::time::sleep(STATUS_FLUSH.saturating_sub(self.flushed.elapsed())),
+                        if self.notes.has_states() => {}
+                    () = &mut prune => {
+                        let again = self.prune();
+                        prune.as_mut().reset(tokio::time::Instant::from_std(clock::instant()) + again);
+                        continue;
+                    }
+                }
+            } else {
+                while taken.len() < BATCH_MAX
+                    && let Ok(command) = commands.try_recv()
+                {
+                    taken.push(command);
+                }
+            }
+            let stop = self.batch(&mut taken)?;
+            if let Some(reply) = stop {
+                self.flush_states();
+                let _ = reply.send(Ok(()));
+                return Ok(());
+            }
+            if self.flushed.elapsed() >= STATUS_FLUSH {
+                self.flush_states();
+            }
+        }
+    }
+
+    fn until_deadline(&self) -> Duration {
+        match self.core.next_deadline() {
+            Some(at) => Duration::from_millis(at.since_ms(clock::now())),
+            None => Duration::from_secs(3600),
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: clock::now(), entropy: rand::rng().random() }
+    }
+
+    /// Applies one batch, commits it, and lets its effects out.
+    fn batch(&mut self, taken: &mut Vec<Command>) -> Result<Option<crate::handle::Reply<()>>, Ended> {
+        let at = self.moment();
+        let mut stop = None;
+        for command in taken.drain(..) {
+            match command {
+                Command::Stop { reply } => stop = Some(reply),
+                command => self.command(at, command),
+            }
+        }
+        self.submission_slice(at);
+        if self.core.next_deadline().is_some_and(|due| due <= at.now) {
+            self.apply(at, Input::Tick);
+        }
+        self.core.settle(at, &mut self.effects);
+        self.commit()?;
+        Ok(stop)
+    }
+
+    /// Applies an input whose refusal nobody waits for.
+    fn apply(&mut self, at: Moment, input: Input) {
+        if let Err(refused) = self.core.apply(at, input, &mut self.effects) {
+            tracing::debug!(%refused, "an input was refused");
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), Ended> {
+        let changes = self.core.take_changes();
+        let keys = std::mem::take(&mut self.keys);
+        if !changes.is_empty() || !keys.is_empty() {
+            let begun = clock::instant();
+            if let Err(failure) = self.store.commit(&changes, &keys) {
+                return self.commit_failed(failure);
+            }
+            metrics::histogram!("flota_store_commit_seconds").record(begun.elapsed().as_secs_f64());
+        }
+        self.release();
+        self.core.forget_ended();
+        for answer in self.answers.drain(..) {
+            answer(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Nothing of the batch was published: callers are told, and the core begins again from what the store has.
+    fn commit_failed(&mut self, failure: StoreError) -> Result<(), Ended> {
+        error!(%failure, "a batch could not be stored; starting again from the store");
+        self.effects.clear();
+        let refused = Refused::Unavailable(format!("failed to {failure}; nothing was accepted, try again later"));
+        for answer in self.answers.drain(..) {
+            answer(Err(refused.clone()));
+        }
+        for submission in self.submissions.drain(..) {
+            submission.refuse(&refused);
+        }
+        if let StoreError::Superseded { newest } = failure {
+            return Err(Ended::Superseded(newest));
+        }
+        let loaded = self.store.load().map_err(Ended::Store)?;
+        self.core = rebuild(&self.config, loaded);
+        self.refuse_until = clock::now().after_ms(REFUSE_AFTER_FAILURE_MS);
+        // Workers come back with what they hold, and are adopted.
+        self.streams.clear();
+        let at = self.moment();
+        for register in self.registrations.values().cloned().collect::<Vec<_>>() {
+            self.apply(at, Input::Register(Box::new(register)));
+        }
+        self.effects.clear();
+        Ok(())
+    }
+
+    fn prune(&mut self) -> Duration {
+        match self.store.prune(clock::now(), self.config.retention) {
+            Ok(true) => PRUNE_INTERVAL_BUSY,
+            Ok(false) => PRUNE_INTERVAL,
+            Err(error) => {
+                error!(%error, "old jobs could not be deleted");
+                PRUNE_INTERVAL * 10
+            }
+        }
+    }
+}
+
+fn rebuild(config: &Config, loaded: crate::store::Loaded) -> Core {
+    let limits = config.limits;
+    Core::restore(limits, clock::now(), loaded.next_seq, loaded.workers, loaded.jobs)
+}

@@ -1,0 +1,193 @@
+//! Carries out what the core decided, after the batch is in the store.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use flota_common::clock;
+use flota_proto::mqtt::{Command, Control, WorkerState, WorkerStatus};
+use flota_proto::rest::JobState;
+use flota_proto::{JobId, Kind, UnitId, WorkerId, v1};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::Dispatcher;
+use crate::core::{Assignment, Effect, Event, What, event_view};
+use crate::handle::{JobUpdate, StreamId, WorkerControl};
+
+/// Attempts named in one message to a worker: it stays below 1 MiB.
+const ATTEMPTS_PER_MESSAGE: usize = 8_000;
+/// How long a command to a worker is valid.
+const COMMAND_VALID_MS: u64 = 60_000;
+
+/// What goes to one stream.
+#[derive(Default)]
+struct Outgoing {
+    message: v1::MasterMessage,
+    count: usize,
+}
+
+impl Dispatcher {
+    /// Lets the effects of a committed batch out.
+    pub(super) fn release(&mut self) {
+        let mut tasks: BTreeMap<WorkerId, Vec<Assignment>> = BTreeMap::new();
+        let mut outgoing: BTreeMap<StreamId, Outgoing> = BTreeMap::new();
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Publish(assignment) => match tasks.entry(assignment.worker.clone()) {
+                    Entry::Vacant(entry) => drop(entry.insert(vec![*assignment])),
+                    Entry::Occupied(mut entry) => entry.get_mut().push(*assignment),
+                },
+                Effect::Ack { stream, unit, attempt, applied } => {
+                    let outcome = if applied { v1::Outcome::Applied } else { v1::Outcome::Stale };
+                    let ack = v1::Ack { unit_id: unit.to_string(), attempt, outcome: outcome.into() };
+                    self.add(&mut outgoing, stream, |message| message.acks.push(ack));
+                }
+                Effect::Cancel(stream, unit, attempt) => {
+                    let attempt = v1::Attempt::of(unit, attempt);
+                    self.add(&mut outgoing, stream, |message| message.cancel.push(attempt));
+                }
+                Effect::TakeBack(stream, unit, attempt) => {
+                    let attempt = v1::Attempt::of(unit, attempt);
+                    self.add(&mut outgoing, stream, |message| message.take_back.push(attempt));
+                }
+                Effect::Goodbye(stream, reason) => {
+                    self.add(&mut outgoing, stream, |message| message.goodbye = Some(reason.to_owned()));
+                }
+                Effect::Event { job, kind, event, last } => self.tell(job, kind, &event, last),
+                Effect::Ended(id) => self.job_ended(id),
+                Effect::Worker(worker) => self.worker_changed(&worker),
+                Effect::Desired(worker, control) => self.command_worker(&worker, control),
+                Effect::Hashes(count) => metrics::counter!("flota_hashes_total").increment(count),
+                Effect::Attempt(outcome) => {
+                    metrics::counter!("flota_attempts_total", "outcome" => outcome.as_str()).increment(1);
+                }
+            }
+        }
+        for (worker, assignments) in tasks {
+            self.publish_tasks(&worker, assignments);
+        }
+        for (stream, Outgoing { message, .. }) in outgoing {
+            self.to_stream(stream, message);
+        }
+    }
+
+    fn add(
+        &mut self,
+        outgoing: &mut BTreeMap<StreamId, Outgoing>,
+        stream: StreamId,
+        put: impl FnOnce(&mut v1::MasterMessage),
+    ) {
+        let out = outgoing.entry(stream).or_default();
+        put(&mut out.message);
+        out.count += 1;
+        if out.count >= ATTEMPTS_PER_MESSAGE {
+            let full = std::mem::take(out);
+            self.to_stream(stream, full.message);
+        }
+    }
+
+    /// Sends to a worker; one that does not read is disconnected and comes back with what it holds.
+    fn to_stream(&mut self, stream: StreamId, message: v1::MasterMessage) {
+        let last = message.goodbye.is_some();
+        let Some(sender) = self.streams.get(&stream) else { return };
+        if sender.try_send(message).is_err() {
+            warn!("a worker does not read its stream: it is closed");
+            self.streams.remove(&stream);
+        } else if last {
+            self.streams.remove(&stream);
+        }
+    }
+
+    fn tell(&mut self, job: JobId, kind: Kind, event: &Event, last: bool) {
+        self.notes.event(job, kind, event);
+        if let What::State { state, .. } = event.what
+            && last
+        {
+            *self.ended_counts.entry(state).or_default() += 1;
+            metrics::counter!("flota_jobs_total", "kind" => kind.as_str(), "outcome" => state.as_str()).increment(1);
+        }
+        let Some(subscribers) = self.subscribers.get_mut(&job) else { return };
+        let result = self.core.job_result(job);
+        let update = Arc::new(JobUpdate { job, event: event_view(event, result.as_deref()), last });
+        // One that is too slow is let go: it subscribes again after the last event that it saw.
+        subscribers.retain(|subscriber| subscriber.try_send(update.clone()).is_ok());
+        if last || subscribers.is_empty() {
+            self.subscribers.remove(&job);
+        }
+    }
+
+    fn job_ended(&mut self, id: JobId) {
+        self.credentials.drop_key(id);
+        if let Some((wait, duration)) = self.core.times(id) {
+            metrics::histogram!("flota_job_duration_seconds").record(duration as f64 / 1000.0);
+            metrics::histogram!("flota_job_wait_seconds").record(wait as f64 / 1000.0);
+        }
+        let Some(waiters) = self.waiters.remove(&id) else { return };
+        let Some(view) = self.core.job_view(id) else { return };
+        for waiter in waiters {
+            let _ = waiter.send(Ok(view.clone()));
+        }
+    }
+
+    /// Workers tell their states themselves; only that one has gone is the master's to tell.
+    fn worker_changed(&self, worker: &WorkerId) {
+        let Some(view) = self.core.worker_view(worker) else { return };
+        info!(worker_id = worker.as_str(), "worker {worker} is {}", view.status.as_str());
+        if view.status != WorkerState::Offline || view.simple {
+            return;
+        }
+        let status = WorkerStatus {
+            worker_id: worker.clone(),
+            status: view.status,
+            timestamp: clock::now(),
+            // Left empty, so that it is not taken for the worker's own word.
+            boot_id: String::new(),
+            slots: view.slots,
+            running: view.running,
+            hashrate: None,
+            load: None,
+        };
+        if let Ok(payload) = serde_json::to_vec(&status) {
+            self.send(self.config.topics.workers_status(), payload);
+        }
+    }
+
+    fn command_worker(&self, worker: &WorkerId, control: WorkerControl) {
+        let now = clock::now();
+        let control = Control {
+            command_id: Uuid::now_v7().to_string(),
+            epoch: self.epoch,
+            issued_at_ms: now.0,
+            expires_at_ms: now.0 + COMMAND_VALID_MS,
+            command: match control {
+                WorkerControl::Drain => Command::Drain,
+                WorkerControl::Pause => Command::Pause,
+                WorkerControl::Resume => Command::Resume,
+            },
+            args: serde_json::Value::Object(serde_json::Map::new()),
+        };
+        if let Ok(payload) = serde_json::to_vec(&control) {
+            self.send(self.config.topics.worker_control(worker), payload);
+        }
+    }
+
+    /// The payload of an attempt, for the worker that has it.
+    pub(super) fn fetch_unit(
+        &mut self,
+        unit: UnitId,
+        attempt: u64,
+        worker: &WorkerId,
+    ) -> Result<bytes::Bytes, crate::handle::Refused> {
+        let stale = || crate::handle::Refused::Conflict("stale", "this worker does not have this attempt".into());
+        let (seq, part, kind, payload) = self.core.held_part(worker, unit, attempt).ok_or_else(stale)?;
+        self.unit_payload(seq, kind, part, payload)
+    }
+
+    /// Jobs that have ended, by state, added to those of the core.
+    pub(super) fn add_ended(&self, fleet: &mut flota_proto::rest::Fleet) {
+        for state in [JobState::Completed, JobState::Failed, JobState::Cancelled] {
+            fleet.jobs.insert(state, self.ended_counts.get(&state).copied().unwrap_or(0));
+        }
+    }
+}
