@@ -26,7 +26,7 @@ impl Answer {
     ///
     /// # Panics
     /// When it has another.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, clippy::return_self_not_must_use)] // often only the check is wanted
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
@@ -174,4 +174,10 @@ impl Rest {
 
 fn id(body: &Value) -> String {
     body["id"].as_str().unwrap_or_else(|| panic!("no id in {body}")).to_owned()
+}
+
+/// The time after `wait`, as REST takes it.
+#[must_use]
+pub fn in_future(wait: Duration) -> String {
+    flota_common::clock::now().after(wait).to_rfc3339()
 }
