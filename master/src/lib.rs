@@ -9,3 +9,4 @@ pub mod mqtt;
 mod ration;
 pub mod store;
 pub mod submit;
+pub mod web;

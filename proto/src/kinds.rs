@@ -420,8 +420,28 @@ fn check(valid: bool, path: &str, message: impl FnOnce() -> String) -> Result<()
 }
 
 fn typed<T: DeserializeOwned>(json: &RawValue) -> Result<T, FieldError> {
-    let mut deserializer = serde_json::Deserializer::from_str(json.get());
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| field_error("payload", &error))
+    object("payload", json.get())?;
+    parse("payload", json.get())
+}
+
+/// Parses `json`; only a wrong one pays for finding the path, which begins with `root`.
+///
+/// # Errors
+/// Which field is wrong and what is allowed.
+pub fn parse<'a, T: Deserialize<'a>>(root: &str, json: &'a str) -> Result<T, FieldError> {
+    if let Ok(value) = serde_json::from_str(json) {
+        return Ok(value);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| field_error(root, &error))
+}
+
+/// Serde takes an array of a struct's fields for the struct; nobody means that.
+///
+/// # Errors
+/// When `json` is no object.
+pub fn object(root: &str, json: &str) -> Result<(), FieldError> {
+    check(json.trim_start().starts_with('{'), root, || "is a JSON object".into())
 }
 
 /// Turns serde's error into one with the path below `root`.
@@ -437,7 +457,15 @@ pub fn field_error(root: &str, error: &serde_path_to_error::Error<serde_json::Er
     let text = error.inner().to_string();
     // serde's " at line 1 column 17" counts within the fragment: the path says it better.
     let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
-    FieldError::new(path, message)
+    FieldError::new(with_missing(path, message), message)
+}
+
+/// The path of a field that is not there leads to it, not to the object that lacks it.
+fn with_missing(path: String, message: &str) -> String {
+    let Some(field) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) else {
+        return path;
+    };
+    if path.is_empty() || path == "." { field.to_owned() } else { format!("{path}.{field}") }
 }
 
 #[cfg(test)]
@@ -456,6 +484,8 @@ mod tests {
         let error = parse(Kind::Echo, r#"{"value":1,"extra":2}"#).unwrap_err();
         assert_eq!(error.path, "payload.extra");
         assert_eq!(parse(Kind::RandomxHash, "[]").unwrap_err().path, "payload");
+        assert_eq!(parse(Kind::RandomxHash, r#"["",["00"]]"#).unwrap_err().path, "payload");
+        assert_eq!(parse(Kind::RandomxHash, r#"{"key":""}"#).unwrap_err().path, "payload.inputs");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod ids;
 pub mod kinds;
 pub mod mqtt;
 pub mod rest;
+pub mod socket;
 pub mod time;
 pub mod topics;
 

@@ -165,6 +165,31 @@ pub struct SubmitJob {
     pub cache: Option<bool>,
 }
 
+/// `PATCH /jobs/{id}`
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchJob {
+    /// 0 to 9, 9 first, or `low`, `normal`, `high`.
+    pub priority: Priority,
+}
+
+/// What became of one job of `POST /jobs/batch`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Submitted {
+    /// It is in the store.
+    Accepted {
+        /// Its identifier.
+        #[schema(value_type = String)]
+        id: JobId,
+    },
+    /// It is not; the others may be.
+    Refused {
+        /// Why.
+        error: Box<Problem>,
+    },
+}
+
 /// A priority: 0 to 9, 9 first; the words `low`, `normal`, `high` mean 2, 5, 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(transparent)]

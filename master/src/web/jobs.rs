@@ -1,0 +1,193 @@
+//! REST for jobs that are there: list, look, wait, cancel, retry, change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use flota_proto::kinds::Kind;
+use flota_proto::{rest, rest::JobState};
+use utoipa::IntoParams;
+
+use super::App;
+use super::extract::{self, Body, Caller, JobPath, Params, bad_parameter};
+use super::problem::Failure;
+use crate::handle::{JobFilter, Refused};
+
+/// The longest wait of one request; asking for more waits as long.
+const WAIT_MS_MAX: u64 = 30_000;
+
+/// What `GET /jobs` can be narrowed to.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // Read by OpenAPI only: `filter` says more about what is wrong than serde would.
+pub struct ListParams {
+    /// In this state; several times or with commas for any of several.
+    state: Option<JobState>,
+    /// Of this kind.
+    kind: Option<Kind>,
+    /// In this queue.
+    queue: Option<String>,
+    /// Of this project.
+    project: Option<String>,
+    /// `NAME=VALUE`
+    label: Option<String>,
+    /// 1 to 500, 50 without it.
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Lists jobs, newest first, without their payloads.
+#[utoipa::path(
+    get, path = "/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParams),
+    responses(
+        (status = 200, body = rest::Page<rest::Job>),
+        (status = 400, description = "A parameter is wrong", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(State(app): State<Arc<App>>, params: Params) -> Result<Json<rest::Page<rest::Job>>, Failure> {
+    Ok(Json(app.handle.jobs(filter(params)?).await?))
+}
+
+fn filter(mut params: Params) -> Result<JobFilter, Failure> {
+    let mut states = Vec::new();
+    for text in params.all("state") {
+        for state in text.split(',').filter(|state| !state.is_empty()) {
+            states.push(state.parse().map_err(|e: String| bad_parameter("state", &e))?);
+        }
+    }
+    let kind = match params.one("kind")? {
+        Some(text) => Some(text.parse::<Kind>().map_err(|e| bad_parameter("kind", &e.message))?),
+        None => None,
+    };
+    let label = match params.one("label")? {
+        Some(text) => Some(split_label(&text)?),
+        None => None,
+    };
+    let (limit, cursor) = params.page()?;
+    let filter =
+        JobFilter { states, kind, queue: params.one("queue")?, project: params.one("project")?, label, limit, cursor };
+    params.finish()?;
+    Ok(filter)
+}
+
+fn split_label(text: &str) -> Result<(String, String), Failure> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(bad_parameter("label", "is NAME=VALUE")),
+    }
+}
+
+/// One job. With `wait_ms` as soon as it has ended, or as it is when the time is up.
+#[utoipa::path(
+    get, path = "/jobs/{id}", tag = "jobs", operation_id = "get_job",
+    params(
+        ("id" = String, Path, description = "The job's UUID"),
+        ("wait_ms" = Option<u64>, Query, description = "How long to wait for its end, at most 30000"),
+    ),
+    responses(
+        (status = 200, body = rest::Job),
+        (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get(
+    State(app): State<Arc<App>>,
+    JobPath(id): JobPath,
+    mut params: Params,
+) -> Result<Json<rest::Job>, Failure> {
+    let wait_ms = params.number("wait_ms", 0..=u64::MAX)?.unwrap_or(0).min(WAIT_MS_MAX);
+    params.finish()?;
+    if wait_ms > 0 {
+        tokio::select! {
+            waited = tokio::time::timeout(Duration::from_millis(wait_ms), app.handle.wait(id)) => {
+                if let Ok(job) = waited {
+                    return Ok(Json(job?));
+                }
+            }
+            () = app.stop.cancelled() => return Err(Refused::Unavailable("the master is stopping".into()).into()),
+        }
+    }
+    Ok(Json(app.handle.job(id, true).await?))
+}
+
+/// A job's work units, by index, with their attempts.
+#[utoipa::path(
+    get, path = "/jobs/{id}/units", tag = "jobs", operation_id = "list_units",
+    params(
+        ("id" = String, Path, description = "The job's UUID"),
+        ("limit" = Option<u32>, Query, description = "1 to 500, 50 without it"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, body = rest::Page<rest::Unit>),
+        (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn units(
+    State(app): State<Arc<App>>,
+    JobPath(id): JobPath,
+    mut params: Params,
+) -> Result<Json<rest::Page<rest::Unit>>, Failure> {
+    let (limit, cursor) = params.page()?;
+    params.finish()?;
+    Ok(Json(app.handle.units(id, limit, cursor).await?))
+}
+
+/// Cancels a job that has not ended.
+#[utoipa::path(
+    post, path = "/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
+    params(("id" = String, Path, description = "The job's UUID")),
+    responses(
+        (status = 200, body = rest::Job),
+        (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn cancel(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JobPath(id): JobPath,
+) -> Result<Json<rest::Job>, Failure> {
+    Ok(Json(app.handle.cancel(caller.principal, id).await?))
+}
+
+/// Starts a failed or cancelled job again, under the same id and without its failures.
+#[utoipa::path(
+    post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
+    params(("id" = String, Path, description = "The job's UUID")),
+    responses(
+        (status = 200, body = rest::Job),
+        (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has not failed and was not cancelled", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn retry(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JobPath(id): JobPath,
+) -> Result<Json<rest::Job>, Failure> {
+    Ok(Json(app.handle.retry(caller.principal, id).await?))
+}
+
+/// Changes the priority of a job that has not ended.
+#[utoipa::path(
+    patch, path = "/jobs/{id}", tag = "jobs", operation_id = "change_job",
+    params(("id" = String, Path, description = "The job's UUID")),
+    request_body = rest::PatchJob,
+    responses(
+        (status = 200, body = rest::Job),
+        (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is wrong", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn change(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JobPath(id): JobPath,
+    Body(body): Body,
+) -> Result<Json<rest::Job>, Failure> {
+    let patch: rest::PatchJob = extract::json_object(&body)?;
+    Ok(Json(app.handle.set_priority(caller.principal, id, patch.priority.0).await?))
+}

@@ -1,0 +1,149 @@
+//! The web side of the master: REST, server-sent events, Socket.IO, metrics and the page, on one listener. Turns
+//! requests into calls of the [`Handle`] and answers into JSON; decides nothing itself.
+
+mod batch;
+mod events;
+mod extract;
+mod fleet;
+mod guard;
+mod health;
+mod jobs;
+pub mod metrics;
+mod openapi;
+mod page;
+mod problem;
+mod refused;
+mod router;
+mod socket;
+mod submit;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::socket::logs::LogSource;
+use crate::handle::Handle;
+
+/// How long requests may go on after the stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What the web side is told at start.
+#[derive(Clone, Debug)]
+pub struct WebConfig {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// What clients must know; an empty one is none.
+    pub token: Option<SecretString>,
+    /// Pages of other origins that may use the API, as `https://host[:port]`.
+    pub allowed_origins: Vec<String>,
+    /// Of the program.
+    pub version: String,
+    /// Where the tasks of the web side are counted, so that the stop can wait for them.
+    pub tasks: TaskTracker,
+}
+
+/// Why the web side does not start. Completes "failed to start the web side: …".
+#[derive(Debug, Error)]
+pub enum WebError {
+    /// Everybody could use the fleet.
+    #[error(
+        "{0} can be reached from other machines, which needs a token: set FLOTA_TOKEN, or listen on 127.0.0.1 \
+         (FLOTA_WEB_LISTEN)"
+    )]
+    TokenMissing(SocketAddr),
+    /// The address can't be had.
+    #[error("can't listen on {address}: {source}. Set FLOTA_WEB_LISTEN to another address or port")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl WebError {
+    /// Whether another port may help.
+    #[must_use]
+    pub fn is_port_taken(&self) -> bool {
+        matches!(self, Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
+/// What every handler may use.
+struct App {
+    handle: Handle,
+    guard: Arc<guard::Guard>,
+    logs: Arc<dyn LogSource>,
+    metrics: metrics::Metrics,
+    sessions: socket::Sessions,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Starts to serve and answers with the address, whose port is the real one. Ends when `stop` is cancelled.
+///
+/// # Errors
+/// When the listener would be open to everybody, or can't be had.
+pub async fn start(
+    config: WebConfig,
+    handle: Handle,
+    logs: Arc<dyn LogSource>,
+    prometheus: PrometheusHandle,
+    stop: CancellationToken,
+) -> Result<SocketAddr, WebError> {
+    let guard = Arc::new(guard::Guard::new(config.token.as_ref(), &config.allowed_origins));
+    if !guard.has_token() && !config.listen.ip().is_loopback() {
+        return Err(WebError::TokenMissing(config.listen));
+    }
+    let failed = |source| WebError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let app = Arc::new(App {
+        handle,
+        guard,
+        logs,
+        metrics: metrics::Metrics::new(prometheus, config.version),
+        sessions: socket::Sessions::default(),
+        stop: stop.clone(),
+        tasks: config.tasks.clone(),
+    });
+    config.tasks.spawn(serve(listener, app));
+    Ok(address)
+}
+
+async fn serve(listener: TcpListener, app: Arc<App>) {
+    let (layer, io) = socket::build(&app);
+    app.tasks.spawn(socket::tick::run(app.clone(), io.clone()));
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "could not set TCP_NODELAY");
+        }
+    });
+    let stop = app.stop.clone();
+    let server = axum::serve(listener, router::build(&app, layer)).with_graceful_shutdown({
+        let stop = stop.clone();
+        async move {
+            stop.cancelled().await;
+            io.close().await;
+        }
+    });
+    let end = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = server => if let Err(error) = served {
+            tracing::error!(%error, "the web side stopped");
+        },
+        () = end => tracing::debug!("requests were cut off at the end of the grace period"),
+    }
+}

@@ -1,0 +1,239 @@
+//! Tells a session what happens to one job: the log so far, then live, text deltas gathered for some milliseconds, and
+//! for a question the answer at the end. A client that is behind makes it wait; what it misses meanwhile comes from the log.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flota_proto::JobId;
+use flota_proto::rest::JobEvent;
+use flota_proto::socket::{self as names, JobHappened, TaskQueued};
+use serde::Serialize;
+use tokio::time::Sleep;
+
+use super::answer;
+use super::session::{Session, Step, Told, Turn};
+use crate::handle::{Refused, Subscription};
+use crate::web::App;
+use crate::web::events::Reader;
+use crate::web::problem::Failure;
+
+/// Text that comes faster is sent together.
+const GATHER: Duration = Duration::from_millis(40);
+/// Text that is gathered is at most about this long.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// Before trying again to send to a client that is behind.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// How the telling of a job begins.
+pub enum Begin {
+    /// It was just submitted.
+    Submitted,
+    /// The client came back.
+    Resumed,
+    /// With what was asked for already.
+    Subscribed(Subscription),
+}
+
+/// Starts to tell `session` of `job`, which it follows; ends by itself.
+pub fn start(app: &Arc<App>, session: &Arc<Session>, job: JobId, begin: Begin) {
+    session.hand_over(job, |turn| {
+        let follower = Follower { app: app.clone(), session: session.clone(), turn };
+        app.tasks.spawn(follower.run(begin)).abort_handle()
+    });
+}
+
+struct Follower {
+    app: Arc<App>,
+    session: Arc<Session>,
+    turn: Turn,
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+impl Follower {
+    async fn run(self, begin: Begin) {
+        let stop = self.app.stop.clone();
+        tokio::select! {
+            // A client that closed the connection is no failure, and what it missed is told when it resumes.
+            _ = self.tell_all(begin) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn tell_all(&self, begin: Begin) -> Result<(), Gone> {
+        let job = self.turn.job;
+        if matches!(begin, Begin::Submitted) && self.turn.question {
+            self.tell_position().await?;
+        }
+        let subscription = match begin {
+            Begin::Subscribed(subscription) => Ok(subscription),
+            Begin::Submitted | Begin::Resumed => self.app.handle.subscribe(job, self.turn.after).await,
+        };
+        match subscription {
+            Ok(subscription) => self.tell_events(subscription).await?,
+            Err(Refused::Unavailable(_)) => return Err(Gone),
+            // Its events have gone with their retention time; the job itself may still be there.
+            Err(refused) => tracing::debug!(%job, %refused, "a job can't be followed"),
+        }
+        if self.turn.question {
+            return self.tell_answer().await;
+        }
+        self.session.end(self.turn);
+        Ok(())
+    }
+
+    async fn tell_position(&self) -> Result<(), Gone> {
+        match self.app.handle.queue_position(self.turn.job).await {
+            Ok(Some(position)) => {
+                let queued = TaskQueued { position, job_id: self.turn.job };
+                self.tell(names::TASK_QUEUED, &queued, Step::Aside).await
+            }
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn tell_events(&self, subscription: Subscription) -> Result<(), Gone> {
+        let mut reader = Reader::new(self.app.handle.clone(), self.turn.job, self.turn.after, subscription);
+        let mut gathered = Gathered::default();
+        loop {
+            let event = tokio::select! {
+                event = reader.next() => event,
+                () = gathered.due() => {
+                    if let Some(delta) = gathered.take_due() {
+                        self.tell_event(delta).await?;
+                    }
+                    continue;
+                }
+            };
+            let Some(event) = event else { break };
+            for event in gathered.push(event).into_iter().flatten() {
+                self.tell_event(event).await?;
+            }
+        }
+        match gathered.text.take() {
+            Some(delta) => self.tell_event(delta).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell_event(&self, event: JobEvent) -> Result<(), Gone> {
+        let step = Step::Upto(event.seq);
+        self.tell(names::JOB_EVENT, &JobHappened { job_id: self.turn.job, event }, step).await
+    }
+
+    async fn tell_answer(&self) -> Result<(), Gone> {
+        let response = match self.app.handle.job(self.turn.job, true).await {
+            Ok(job) if !job.state.ended() => return Err(Gone),
+            Ok(job) => answer::of_job(&job),
+            Err(Refused::Unavailable(_)) => return Err(Gone),
+            Err(refused) => answer::refused(Some(self.turn.job), String::new(), &Failure::from(refused)),
+        };
+        self.tell(names::AI_RESPONSE, &response, Step::End).await
+    }
+
+    async fn tell<T: Serialize>(&self, event: &str, payload: &T, step: Step) -> Result<(), Gone> {
+        loop {
+            match self.session.tell(self.turn, event, payload, step) {
+                Told::Sent => return Ok(()),
+                Told::Stale => return Err(Gone),
+                Told::Full => tokio::time::sleep(FULL_PAUSE).await,
+            }
+        }
+    }
+}
+
+/// Text deltas that wait to be sent together. The first one after a pause is not held up.
+#[derive(Default)]
+struct Gathered {
+    text: Option<JobEvent>,
+    window: Option<Pin<Box<Sleep>>>,
+}
+
+impl Gathered {
+    /// What can be sent now that `event` has come, in order.
+    fn push(&mut self, event: JobEvent) -> [Option<JobEvent>; 2] {
+        if event.r#type != "delta" {
+            return [self.text.take(), Some(event)];
+        }
+        if self.window.is_none() {
+            self.window = Some(Box::pin(tokio::time::sleep(GATHER)));
+            return [Some(event), None];
+        }
+        let joined = self.text.as_mut().is_some_and(|text| join(text, &event));
+        if joined { [None, None] } else { [self.text.replace(event), None] }
+    }
+
+    /// The end of the window in which text is gathered; never without one.
+    async fn due(&mut self) {
+        match &mut self.window {
+            Some(window) => window.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What was gathered in the window that has ended.
+    fn take_due(&mut self) -> Option<JobEvent> {
+        let text = self.text.take();
+        self.window = text.is_some().then(|| Box::pin(tokio::time::sleep(GATHER)));
+        text
+    }
+}
+
+/// Adds the text of `next` to `text`; false when they don't belong together.
+fn join(text: &mut JobEvent, next: &JobEvent) -> bool {
+    let more = next.data.get("text").and_then(|t| t.as_str());
+    let (Some(serde_json::Value::String(whole)), Some(more)) = (text.data.get_mut("text"), more) else { return false };
+    if text.attempt != next.attempt || whole.len() + more.len() > GATHERED_BYTES_MAX {
+        return false;
+    }
+    whole.push_str(more);
+    text.seq = next.seq;
+    text.timestamp = next.timestamp;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flota_proto::Timestamp;
+    use serde_json::json;
+
+    fn delta(seq: u64, attempt: u64, text: &str) -> JobEvent {
+        JobEvent { seq, attempt, timestamp: Timestamp(seq), r#type: "delta".into(), data: json!({ "text": text }) }
+    }
+
+    fn text(event: &JobEvent) -> &str {
+        event.data["text"].as_str().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_delta_goes_at_once_and_the_next_ones_together() {
+        let mut gathered = Gathered::default();
+        let [Some(first), None] = gathered.push(delta(1, 1, "a")) else { panic!("held up") };
+        assert_eq!(text(&first), "a");
+        for (seq, part) in [(2, "b"), (3, "c")] {
+            assert!(matches!(gathered.push(delta(seq, 1, part)), [None, None]));
+        }
+        gathered.due().await;
+        let joined = gathered.take_due().unwrap();
+        assert_eq!((text(&joined), joined.seq), ("bc", 3));
+        gathered.due().await;
+        assert!(gathered.take_due().is_none());
+        assert!(gathered.window.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn text_goes_before_what_follows_it_and_attempts_stay_apart() {
+        let mut gathered = Gathered::default();
+        gathered.push(delta(1, 1, "a"));
+        gathered.push(delta(2, 1, "b"));
+        let [Some(old), None] = gathered.push(delta(3, 2, "x")) else { panic!("attempts were joined") };
+        assert_eq!(text(&old), "b");
+        let mut end = delta(4, 2, "");
+        end.r#type = "completed".into();
+        let [Some(new), Some(end)] = gathered.push(end) else { panic!("text was lost") };
+        assert_eq!((text(&new), end.seq), ("x", 4));
+    }
+}
