@@ -7,6 +7,9 @@ pub mod handle;
 pub mod logs;
 pub mod mqtt;
 mod ration;
+mod running;
 pub mod store;
 pub mod submit;
 pub mod web;
+
+pub use running::{MasterConfig, RunningMaster, StartError};

@@ -105,15 +105,15 @@ impl RunningMaster {
     /// [`StartError`] says what to do.
     pub async fn start(config: MasterConfig, hub: LogHub) -> Result<Self, StartError> {
         let topics = Topics::new(&config.topic_root).map_err(StartError::TopicRoot)?;
-        let metrics = web::metrics::install().map_err(|error| StartError::Other(format!("install metrics: {error}")))?;
+        let metrics =
+            web::metrics::install().map_err(|error| StartError::Other(format!("install metrics: {error}")))?;
         let mut store = SqliteStore::open(&config.store)?;
         let epoch = store.take_charge()?;
         let (handle, commands) = Handle::channel();
         let (stop_web, stop_callback, stop_link) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
-        let callback_config =
-            CallbackConfig { listen: config.grpc_listen, worker_token: config.worker_token.clone() };
+        let callback_config = CallbackConfig { listen: config.grpc_listen, worker_token: config.worker_token.clone() };
         let callback = callback::start(callback_config, handle.clone(), stop_callback.clone()).await?;
         let grpc_addr = callback.addr();
         let grpc_endpoint = config.grpc_advertise.clone().unwrap_or_else(|| reachable(grpc_addr).to_string());
@@ -126,8 +126,7 @@ impl RunningMaster {
             version: config.version.clone(),
             tasks: tasks.clone(),
         };
-        let web_addr =
-            web::start(web_config, handle.clone(), Arc::new(hub.clone()), metrics, stop_web.clone()).await?;
+        let web_addr = web::start(web_config, handle.clone(), Arc::new(hub.clone()), metrics, stop_web.clone()).await?;
 
         let link_config = LinkConfig {
             url: config.mqtt_url.clone(),
@@ -149,7 +148,8 @@ impl RunningMaster {
             retention: config.retention,
         };
         let dispatcher = Dispatcher::new(dispatcher_config, Box::new(store), epoch, Arc::new(client), &handle)?;
-        let running = dispatcher.spawn(commands).map_err(|error| StartError::Other(format!("start a thread: {error}")))?;
+        let running =
+            dispatcher.spawn(commands).map_err(|error| StartError::Other(format!("start a thread: {error}")))?;
         let link = tokio::spawn(link.run(handle.clone(), hub, stop_link.clone()));
 
         let (tell_end, ended) = watch::channel(None);

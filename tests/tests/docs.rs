@@ -35,7 +35,8 @@ fn every_setting_is_documented_as_it_is() {
     let text = read(path);
     let (before, rest) = text.split_once(BEGIN).expect("no place for the settings");
     let (_, after) = rest.split_once(END).expect("no end of the settings");
-    let mut table = String::from("\n| variable | read by | default | what for | allowed |\n| --- | --- | --- | --- | --- |\n");
+    let mut table =
+        String::from("\n| variable | read by | default | what for | allowed |\n| --- | --- | --- | --- | --- |\n");
     for key in KEYS {
         let _ = write!(table, "{}", row(key));
     }

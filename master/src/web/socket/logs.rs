@@ -16,6 +16,12 @@ pub trait LogSource: Send + Sync {
     fn subscribe(&self) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>);
 }
 
+impl LogSource for crate::logs::LogHub {
+    fn subscribe(&self) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>) {
+        Self::subscribe(self)
+    }
+}
+
 /// A client that is behind gets nothing for this long, then how much it has missed.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 
