@@ -271,6 +271,9 @@ pub struct ChatResult {
     pub provider: String,
     /// How it ended.
     pub finish: Finish,
+    /// The provider's own word for what blocked it, such as `SAFETY`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
     /// What it used.
     pub usage: Usage,
 }

@@ -1,5 +1,6 @@
 //! What computes a unit. One file or folder a job kind; the runner knows only this trait.
 
+pub mod ai;
 pub mod echo;
 pub mod randomx;
 

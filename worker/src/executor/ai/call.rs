@@ -1,0 +1,83 @@
+//! One attempt as its providers see it: waits end with a cancel or with the attempt's time, and show that it is alive.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Context, Observer};
+use super::fault::Fault;
+
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// One attempt.
+pub struct Call {
+    context: Context,
+    until: Instant,
+    next_sign: Instant,
+    said: bool,
+}
+
+impl Call {
+    /// An attempt that may take `timeout` from now.
+    pub fn new(context: Context, timeout: Duration) -> Self {
+        let now = Instant::now();
+        // A timeout beyond what the clock can hold is a year.
+        let until = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(31_536_000));
+        Self { context, until, next_sign: now + ALIVE_EVERY, said: false }
+    }
+
+    /// A call that belongs to no attempt.
+    pub fn background(timeout: Duration) -> Self {
+        Self::new(Context { cancel: CancellationToken::new(), observer: Arc::new(Nobody) }, timeout)
+    }
+
+    /// Waits for `work`, which is dropped (and its connection closed) on a cancel and when the time is up.
+    ///
+    /// # Errors
+    /// [`Fault::Cancelled`], [`Fault::TimedOut`]
+    pub async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.context.cancel.cancelled() => return Err(Fault::Cancelled),
+                done = &mut work => return Ok(done),
+                () = sleep_until(self.until) => return Err(Fault::TimedOut),
+                () = sleep_until(self.next_sign) => {
+                    self.context.observer.alive();
+                    self.next_sign = Instant::now() + ALIVE_EVERY;
+                }
+            }
+        }
+    }
+
+    /// The next piece of the answer's text.
+    pub fn text(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.said = true;
+            self.context.observer.delta(text);
+        }
+    }
+
+    /// Whether the user has seen text of the answer.
+    pub fn said(&self) -> bool {
+        self.said
+    }
+
+    /// Tells the user about something beside the answer.
+    pub fn note(&self, note: &str) {
+        self.context.observer.progress(0.0, note);
+    }
+}
+
+/// Nobody watches.
+struct Nobody;
+
+impl Observer for Nobody {
+    fn progress(&self, _fraction: f64, _note: &str) {}
+    fn delta(&self, _text: &str) {}
+    fn alive(&self) {}
+}
