@@ -28,7 +28,11 @@ pub fn init<L>(settings: &Settings, extra: Option<L>) -> Result<(), LoggingError
 where
     L: Layer<Registry> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&settings.log)?;
+    let mut filter = EnvFilter::builder().parse(&settings.log)?;
+    // The embedded broker's router opens a span of level error for every packet and calls ordinary ends errors.
+    if !settings.log.contains("rumqttd") {
+        filter = filter.add_directive("rumqttd=off".parse()?);
+    }
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match settings.log_format {

@@ -8,6 +8,7 @@ pub mod logs;
 pub mod mqtt;
 mod ration;
 mod running;
+mod secret;
 pub mod store;
 pub mod submit;
 pub mod web;

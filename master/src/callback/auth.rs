@@ -1,10 +1,10 @@
 //! Whether a caller may report: `FLOTA_WORKER_TOKEN`, compared in constant time.
 
-use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
-use sha2::Sha256;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+
+use crate::secret;
 
 /// The token that is demanded, if any.
 pub(super) struct Token(Option<SecretString>);
@@ -16,7 +16,7 @@ impl Token {
 
     /// Whether `presented` is the token; without one everybody may come.
     pub(super) fn admits(&self, presented: &str) -> bool {
-        self.0.as_ref().is_none_or(|token| same(token.expose_secret(), presented))
+        self.0.as_ref().is_none_or(|token| secret::same(token.expose_secret(), presented))
     }
 
     /// Whether the metadata carry the token.
@@ -36,16 +36,6 @@ impl Token {
 
 pub(super) fn refused() -> Status {
     Status::unauthenticated("the worker token is missing or wrong: set FLOTA_WORKER_TOKEN to that of the master")
-}
-
-/// Compares authentication codes of both, whose comparison takes the same time whatever they are.
-fn same(expected: &str, presented: &str) -> bool {
-    let code =
-        |text: &str| Hmac::<Sha256>::new_from_slice(b"flota worker token").map(|mac| mac.chain_update(text.as_bytes()));
-    match (code(expected), code(presented)) {
-        (Ok(expected), Ok(presented)) => expected.verify(&presented.finalize().into_bytes()).is_ok(),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! MQTT, the doorbell: the link of the master to its broker, and the broker that `flota up` brings along.
 
+pub mod broker;
 mod link;
 mod payload;
 
