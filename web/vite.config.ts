@@ -1,9 +1,9 @@
 // How the page is built: relative addresses, so that it also works behind a path prefix, and a strict content policy.
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vitest/config';
 import type { Plugin } from 'vite';
-
-declare const process: { env: Record<string, string | undefined> };
 
 const POLICY = [
   "default-src 'self'",
@@ -24,11 +24,32 @@ function contentPolicy(): Plugin {
   };
 }
 
+const PUBLIC_FILES = ['boot.js', 'icon.svg', 'icon-180.png', 'icon-192.png', 'manifest.webmanifest'];
+
+/** The service worker knows every file of its build by name. */
+function serviceWorker(): Plugin {
+  return {
+    name: 'service-worker',
+    apply: 'build',
+    generateBundle(_options, bundle) {
+      const names = [...Object.keys(bundle).filter((name) => name !== 'index.html'), ...PUBLIC_FILES].sort();
+      const read = (path: string) => readFileSync(new URL(path, import.meta.url));
+      const build = createHash('sha256').update(names.join());
+      for (const name of PUBLIC_FILES) build.update(read(`./public/${name}`));
+      const source = read('./src/sw.js')
+        .toString()
+        .replace('__SHELL__.map', `${JSON.stringify(names)}.map`)
+        .replace('${__BUILD__}', build.digest('hex').slice(0, 12));
+      this.emitFile({ type: 'asset', fileName: 'sw.js', source });
+    },
+  };
+}
+
 const master = process.env.FLOTA_URL ?? 'http://127.0.0.1:8888';
 
 export default defineConfig({
   base: './',
-  plugins: [svelte(), contentPolicy()],
+  plugins: [svelte(), contentPolicy(), serviceWorker()],
   build: { target: 'es2022', assetsInlineLimit: 0, chunkSizeWarningLimit: 200 },
   server: {
     proxy: {

@@ -1,5 +1,6 @@
 // The pure pieces below the pages.
 import { describe, expect, it } from 'vitest';
+import { sparkPath } from '../src/fleet/spark';
 import { answersQuestions, chatModels, slotUse, totals } from '../src/fleet/workers';
 import { addEvent, eventText } from '../src/jobs/events';
 import { initialValues, jobOf } from '../src/jobs/kinds';
@@ -134,4 +135,14 @@ it('log lines are found by every word, from the level up', () => {
   expect(fits(line, 'error', [])).toBe(false);
   expect(fits(line, 'info', ['nothing'])).toBe(false);
   expect(asText([line])).toBe('1970-01-01T00:00:00.000Z WARN  lab late store job=j1');
+});
+
+describe('a spark line', () => {
+  it('ends at the right, and its highest value near the top', () => {
+    expect(sparkPath([0, 5, 10], 3)).toBe('M0.0 29.0L50.0 15.0L100.0 1.0');
+  });
+  it('of fewer values begins further right', () => {
+    expect(sparkPath([1, 1], 5)).toBe('M75.0 1.0L100.0 1.0');
+    expect(sparkPath([1], 5)).toBe('');
+  });
 });

@@ -6,11 +6,20 @@ import type { Fleet, FleetTick, Worker } from '../lib/types';
 import { answersQuestions, chatModels, totals } from './workers';
 
 const POLL_MS = 5000;
+/** Ticks that the lines of the totals reach back: two minutes. */
+export const TRAIL_SLOTS = 120;
+
+export interface Point {
+  used: number;
+  depth: number;
+  hashrate: number;
+}
 
 class FleetStore {
   fleet = $state.raw<Fleet | null>(null);
   /** Null until the master was heard. */
   workers = $state.raw<Worker[] | null>(null);
+  trail = $state.raw<Point[]>([]);
   totals = $derived(totals(this.fleet, this.workers));
   models = $derived(chatModels(this.workers ?? []));
   /** Some worker can answer a question with a real model. */
@@ -44,10 +53,17 @@ class FleetStore {
     if (timestamp) now.measure(timestamp);
     this.fleet = fleet;
     this.#fleetAt = Date.now();
+    this.#remember();
     if (workers_list) {
       this.workers = workers_list;
       this.#workersAt = Date.now();
     }
+  }
+
+  #remember(): void {
+    const { slots, depth, hashrate } = this.totals;
+    const used = slots.reduce((sum, slot) => sum + slot.used, 0);
+    this.trail = [...this.trail, { used, depth, hashrate }].slice(-TRAIL_SLOTS);
   }
 
   async #poll(): Promise<void> {

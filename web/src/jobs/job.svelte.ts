@@ -2,8 +2,8 @@
 import { watched } from '../ask/chat.svelte';
 import { api } from '../lib/api';
 import { link } from '../lib/link.svelte';
-import { Problem } from '../lib/problem';
-import { ended, JOB_STATES, type Job, type JobEvent, type Unit } from '../lib/types';
+import type { Problem } from '../lib/problem';
+import { ended, JOB_STATES, type Job, type JobEvent, type Page, type Unit } from '../lib/types';
 import { addEvent } from './events';
 
 const REFRESH_MS = 800;
@@ -52,9 +52,7 @@ export class JobFollower {
     try {
       this.job = await api.job(this.#id);
       this.problem = null;
-      const page = await api.units(this.#id);
-      this.units = page.items;
-      this.unitsCursor = page.next_cursor ?? null;
+      this.#takeUnits(await api.units(this.#id));
       link.heard();
     } catch (error) {
       this.problem = error as Problem;
@@ -63,9 +61,20 @@ export class JobFollower {
 
   async moreUnits(): Promise<void> {
     if (!this.unitsCursor) return;
-    const page = await api.units(this.#id, this.unitsCursor);
-    this.units = [...this.units, ...page.items];
-    this.unitsCursor = page.next_cursor ?? null;
+    try {
+      const page = await api.units(this.#id, this.unitsCursor);
+      this.units = [...this.units, ...page.items];
+      this.unitsCursor = page.next_cursor ?? null;
+    } catch (error) {
+      this.problem = error as Problem;
+    }
+  }
+
+  /** The first page again; what was paged in beyond it stays. */
+  #takeUnits(page: Page<Unit>): void {
+    const beyond = this.units.slice(page.items.length);
+    this.units = [...page.items, ...beyond];
+    if (beyond.length === 0) this.unitsCursor = page.next_cursor ?? null;
   }
 
   async act(action: () => Promise<Job>): Promise<void> {

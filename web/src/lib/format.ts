@@ -1,20 +1,30 @@
 // Numbers, times and sizes as people of a locale read them. Pure: the clock is an argument.
 
+/** Making a formatter costs far more than using it, and lists use the same few every second. */
+function cached<T>(make: (locale: string, options: object) => T): (locale: string, options: object) => T {
+  const made = new Map<string, T>();
+  return (locale, options) => {
+    const key = locale + JSON.stringify(options);
+    let found = made.get(key);
+    if (found === undefined) made.set(key, (found = make(locale, options)));
+    return found;
+  };
+}
+
+const numberFormat = cached((locale, options) => new Intl.NumberFormat(locale, options));
+const timeFormat = cached((locale, options) => new Intl.DateTimeFormat(locale, options));
+const agoFormat = cached((locale, options) => new Intl.RelativeTimeFormat(locale, options));
+
 export function number(value: number, locale: string, digits = 0): string {
-  return new Intl.NumberFormat(locale, { maximumFractionDigits: digits }).format(value);
+  return numberFormat(locale, { maximumFractionDigits: digits }).format(value);
 }
 
 export function percent(fraction: number, locale: string): string {
-  return new Intl.NumberFormat(locale, { style: 'percent', maximumFractionDigits: 0 }).format(fraction);
+  return numberFormat(locale, { style: 'percent', maximumFractionDigits: 0 }).format(fraction);
 }
 
 function unit(value: number, name: string, locale: string, digits = 0): string {
-  return new Intl.NumberFormat(locale, {
-    style: 'unit',
-    unit: name,
-    unitDisplay: 'short',
-    maximumFractionDigits: digits,
-  }).format(value);
+  return numberFormat(locale, { style: 'unit', unit: name, unitDisplay: 'short', maximumFractionDigits: digits }).format(value);
 }
 
 /** 850 ms · 3.2 s · 4 min 10 s · 2 h 5 min · 3 d 4 h */
@@ -46,7 +56,7 @@ const STEPS: [limit: number, size: number, name: Intl.RelativeTimeFormatUnit][] 
 /** "3 minutes ago", "now"; what lies in the future by a little (clocks differ) counts as now. */
 export function ago(then: number, now: number, locale: string): string {
   const age = Math.max(0, now - then);
-  const format = new Intl.RelativeTimeFormat(locale, { numeric: 'auto', style: 'short' });
+  const format = agoFormat(locale, { numeric: 'auto', style: 'short' });
   if (age < 2000) return format.format(0, 'second');
   for (const [limit, size, name] of STEPS) {
     if (age < limit) return format.format(-Math.floor(age / size), name);
@@ -55,7 +65,7 @@ export function ago(then: number, now: number, locale: string): string {
 }
 
 export function clock(timestamp: number, locale: string, withMillis = false): string {
-  return new Intl.DateTimeFormat(locale, {
+  return timeFormat(locale, {
     hour: '2-digit',
     minute: '2-digit',
     second: '2-digit',
@@ -65,7 +75,7 @@ export function clock(timestamp: number, locale: string, withMillis = false): st
 }
 
 export function dateTime(timestamp: number, locale: string): string {
-  return new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'medium' }).format(timestamp);
+  return timeFormat(locale, { dateStyle: 'medium', timeStyle: 'medium' }).format(timestamp);
 }
 
 /** 950 H/s · 12.4 kH/s · 3.1 MH/s */

@@ -19,13 +19,8 @@ export const en = {
     none: 'none',
     settings: 'Settings',
     help: 'Help and shortcuts',
-    unknown: 'unknown',
     holdHint: 'Keep holding',
     holdAgain: 'Press once more to confirm',
-    live: 'Live',
-    runThis: 'Run this',
-    show: 'Show',
-    hide: 'Hide',
   },
   banner: {
     connecting: 'Connecting to the master…',
@@ -34,7 +29,6 @@ export const en = {
     age: (age: string) => `What you see is ${age} old.`,
     back: 'Connected again.',
     now: 'Connect now',
-    takenOver: 'This conversation is open in another tab.',
   },
   pulse: {
     online: (n: number) => many(n, '1 worker', `${n} workers`),
@@ -105,7 +99,6 @@ export const en = {
     jump: 'Jump to the newest',
     openJob: 'Open the job',
     again: 'Ask again',
-    edit: 'Edit the question',
     answering: 'The fleet is answering.',
     answered: 'Answer complete.',
     code: 'code',
@@ -174,8 +167,6 @@ export const en = {
     assigned: 'assigned',
     computing: 'computing',
     done: 'done',
-    waited: (time: string) => `waited ${time}`,
-    ran: (time: string) => `ran ${time}`,
     waiting: 'Why it is waiting',
     reasons: {
       dependencies: 'It waits for other jobs',

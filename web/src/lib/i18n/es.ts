@@ -20,13 +20,8 @@ export const es: Texts = {
     none: 'ninguno',
     settings: 'Ajustes',
     help: 'Ayuda y atajos',
-    unknown: 'desconocido',
     holdHint: 'Sigue pulsando',
     holdAgain: 'Pulsa otra vez para confirmar',
-    live: 'En vivo',
-    runThis: 'Ejecuta esto',
-    show: 'Mostrar',
-    hide: 'Ocultar',
   },
   banner: {
     connecting: 'Conectando con el maestro…',
@@ -35,7 +30,6 @@ export const es: Texts = {
     age: (age: string) => `Lo que ves tiene ${age} de antigüedad.`,
     back: 'Conectado de nuevo.',
     now: 'Conectar ya',
-    takenOver: 'Esta conversación está abierta en otra pestaña.',
   },
   pulse: {
     online: (n: number) => many(n, '1 trabajador', `${n} trabajadores`),
@@ -106,7 +100,6 @@ export const es: Texts = {
     jump: 'Ir a lo más reciente',
     openJob: 'Abrir el trabajo',
     again: 'Preguntar otra vez',
-    edit: 'Editar la pregunta',
     answering: 'La flota está respondiendo.',
     answered: 'Respuesta completa.',
     code: 'código',
@@ -175,8 +168,6 @@ export const es: Texts = {
     assigned: 'asignado',
     computing: 'calculando',
     done: 'listo',
-    waited: (time: string) => `esperó ${time}`,
-    ran: (time: string) => `tardó ${time}`,
     waiting: 'Por qué espera',
     reasons: {
       dependencies: 'Espera a otros trabajos',

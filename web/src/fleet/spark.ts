@@ -1,0 +1,17 @@
+// A line through the latest values, as an SVG path in a box of 100 by 30. Pure.
+
+export const SPARK_WIDTH = 100;
+export const SPARK_HEIGHT = 30;
+
+/** From zero up: a line that only shows differences would make noise look like news. */
+export function sparkPath(values: number[], slots: number): string {
+  if (values.length < 2) return '';
+  const top = Math.max(...values, 1e-9);
+  const first = slots - values.length;
+  const points = values.map((value, i) => {
+    const x = ((first + i) / (slots - 1)) * SPARK_WIDTH;
+    const y = SPARK_HEIGHT - (value / top) * (SPARK_HEIGHT - 2) - 1;
+    return `${x.toFixed(1)} ${y.toFixed(1)}`;
+  });
+  return `M${points.join('L')}`;
+}
