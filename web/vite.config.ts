@@ -32,7 +32,7 @@ function serviceWorker(): Plugin {
     name: 'service-worker',
     apply: 'build',
     generateBundle(_options, bundle) {
-      const names = [...Object.keys(bundle).filter((name) => name !== 'index.html'), ...PUBLIC_FILES].sort();
+      const names = [...Object.keys(bundle).filter((name) => name.startsWith('assets/')), ...PUBLIC_FILES].sort();
       const read = (path: string) => readFileSync(new URL(path, import.meta.url));
       const build = createHash('sha256').update(names.join());
       for (const name of PUBLIC_FILES) build.update(read(`./public/${name}`));
@@ -45,11 +45,24 @@ function serviceWorker(): Plugin {
   };
 }
 
+/** The stock Socket.IO client, which the master serves beside its own page for pages that others wrote. */
+function stockClient(): Plugin {
+  return {
+    name: 'stock-client',
+    apply: 'build',
+    generateBundle() {
+      const path = new URL('./node_modules/socket.io-client/dist/socket.io.min.js', import.meta.url);
+      const source = readFileSync(path, 'utf8').replace(/\n?\/\/# sourceMappingURL=.*\n?$/, '\n');
+      this.emitFile({ type: 'asset', fileName: 'socket.io.js', source });
+    },
+  };
+}
+
 const master = process.env.FLOTA_URL ?? 'http://127.0.0.1:8888';
 
 export default defineConfig({
   base: './',
-  plugins: [svelte(), contentPolicy(), serviceWorker()],
+  plugins: [svelte(), contentPolicy(), serviceWorker(), stockClient()],
   build: { target: 'es2022', assetsInlineLimit: 0, chunkSizeWarningLimit: 200 },
   server: {
     proxy: {

@@ -139,10 +139,7 @@ it('log lines are found by every word, from the level up', () => {
 
 describe('a spark line', () => {
   it('ends at the right, and its highest value near the top', () => {
-    expect(sparkPath([0, 5, 10], 3)).toBe('M0.0 29.0L50.0 15.0L100.0 1.0');
+    expect(sparkPath([0, 5, 10])).toBe('M0.0 29.0L50.0 15.0L100.0 1.0');
   });
-  it('of fewer values begins further right', () => {
-    expect(sparkPath([1, 1], 5)).toBe('M75.0 1.0L100.0 1.0');
-    expect(sparkPath([1], 5)).toBe('');
-  });
+  it('needs two values', () => expect(sparkPath([1])).toBe(''));
 });

@@ -96,7 +96,7 @@ function applyDelta(answer: Answer, event: JobEvent): boolean {
   return true;
 }
 
-/** The end itself comes with the answer (`ai-response` or the job), which knows more than the event. */
+/** The end comes with the answer (`ai-response` or the job), which knows more than the event; of a stop there is no more to know. */
 function applyState(answer: Answer, event: JobEvent): boolean {
   switch (event.type) {
     case 'pending':
@@ -108,6 +108,10 @@ function applyState(answer: Answer, event: JobEvent): boolean {
     case 'computing':
       answer.state = event.type;
       answer.position = null;
+      return true;
+    case 'cancelled':
+      answer.endedAt = event.timestamp ?? null;
+      fail(answer, { code: 'cancelled', message: '' });
       return true;
     default:
       return false;

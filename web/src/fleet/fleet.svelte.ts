@@ -7,7 +7,7 @@ import { answersQuestions, chatModels, totals } from './workers';
 
 const POLL_MS = 5000;
 /** Ticks that the lines of the totals reach back: two minutes. */
-export const TRAIL_SLOTS = 120;
+const TRAIL_SLOTS = 120;
 
 export interface Point {
   used: number;

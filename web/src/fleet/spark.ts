@@ -4,12 +4,11 @@ export const SPARK_WIDTH = 100;
 export const SPARK_HEIGHT = 30;
 
 /** From zero up: a line that only shows differences would make noise look like news. */
-export function sparkPath(values: number[], slots: number): string {
+export function sparkPath(values: number[]): string {
   if (values.length < 2) return '';
   const top = Math.max(...values, 1e-9);
-  const first = slots - values.length;
   const points = values.map((value, i) => {
-    const x = ((first + i) / (slots - 1)) * SPARK_WIDTH;
+    const x = (i / (values.length - 1)) * SPARK_WIDTH;
     const y = SPARK_HEIGHT - (value / top) * (SPARK_HEIGHT - 2) - 1;
     return `${x.toFixed(1)} ${y.toFixed(1)}`;
   });

@@ -12,6 +12,8 @@ type Handler = (payload: never) => void;
 
 const ACK_TIMEOUT_MS = 8000;
 const RECONNECT_MS = 1500;
+/** A session that is taken away sooner than this after it was resumed is in use elsewhere. */
+const CONTESTED_MS = 10_000;
 
 class Link {
   state = $state<'connecting' | 'online' | 'offline'>('connecting');
@@ -26,6 +28,7 @@ class Link {
   #ready = new Set<() => void>();
   #session: Session | null = tab.read<Session>('session');
   #fresh: Partial<Session> = {};
+  #resumedAt = 0;
 
   async start(): Promise<void> {
     if (this.#session && !(await claim(this.#session.id))) this.#session = null;
@@ -101,6 +104,7 @@ class Link {
   /** What follows may be sent at once: the master takes events in order. */
   #resume(session: Session): void {
     this.sessionId = session.id;
+    this.#resumedAt = Date.now();
     void this.request<{ error?: unknown }>('session-resume', { sessionId: session.id, secret: session.secret }).then(
       (ack) => {
         if (!ack?.error) return;
@@ -125,8 +129,11 @@ class Link {
 
   #disconnected(reason: string): void {
     this.state = 'offline';
+    if (reason !== 'io server disconnect') return;
+    // Another tab with this session would take it back, and so on for ever: the one that came later starts its own.
+    if (Date.now() - this.#resumedAt < CONTESTED_MS) this.#session = null;
     // A master that shuts down says goodbye first; the library takes that for final.
-    if (reason === 'io server disconnect') setTimeout(() => this.#socket?.connect(), RECONNECT_MS);
+    setTimeout(() => this.#socket?.connect(), RECONNECT_MS);
   }
 
   #refused(error: Error & { type?: string; context?: { status?: number }; data?: unknown }): void {

@@ -152,6 +152,8 @@ export interface LogLine {
   message: string;
   jobId?: string;
   workerId?: string;
+  /** Lines before this one that were left out because the page was behind. */
+  dropped?: number;
 }
 
 /** A job that will not change any more, unless someone replays it. */

@@ -1,5 +1,6 @@
 // The log lines that reached this page; followed only while they are looked at.
 import { link } from '../lib/link.svelte';
+import { prefs } from '../lib/prefs.svelte';
 import type { LogLine } from '../lib/types';
 import { MAX_KEPT, type Line } from './lines';
 
@@ -47,9 +48,16 @@ class Logs {
   }
 
   #add(lines: LogLine[]): void {
-    for (const line of lines) this.#waiting.push({ ...line, n: (this.#count += 1) });
+    for (const line of lines) {
+      if (line.dropped) this.#waiting.push(this.#gap(line, line.dropped));
+      this.#waiting.push({ ...line, n: (this.#count += 1) });
+    }
     if (this.#waiting.length > MAX_KEPT) this.#waiting.splice(0, this.#waiting.length - MAX_KEPT);
     this.#flushing ??= setTimeout(() => this.#flush(), FLUSH_MS);
+  }
+
+  #gap({ timestamp }: LogLine, dropped: number): Line {
+    return { timestamp, source: 'flota', level: 'warn', message: prefs.t.logs.dropped(dropped), n: (this.#count += 1) };
   }
 
   #flush(): void {
