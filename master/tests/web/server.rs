@@ -1,0 +1,114 @@
+//! One web side on a free port, and how to talk HTTP to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flota_master::web::{self, LogSource, WebConfig, WebError};
+use flota_proto::mqtt::LogLine;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::fake::Fake;
+
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Log lines that a test writes.
+pub struct Logs(pub broadcast::Sender<Arc<LogLine>>);
+
+impl LogSource for Logs {
+    fn subscribe(&self) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>) {
+        (vec![line("an old line")], self.0.subscribe())
+    }
+}
+
+pub fn line(message: &str) -> Arc<LogLine> {
+    let json = serde_json::json!({ "timestamp": 1, "source": "master", "message": message, "worker_id": "w-1" });
+    Arc::new(serde_json::from_value(json).unwrap())
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub fake: Fake,
+    pub logs: Arc<Logs>,
+    pub http: Client,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+    _stop: DropGuard,
+}
+
+pub fn config() -> WebConfig {
+    WebConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        token: None,
+        allowed_origins: Vec::new(),
+        version: "1.2.3".into(),
+        tasks: TaskTracker::new(),
+    }
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(config()).await.unwrap()
+    }
+
+    pub async fn with(config: WebConfig) -> Result<Self, WebError> {
+        let (fake, handle) = Fake::start();
+        let logs = Arc::new(Logs(broadcast::channel(64).0));
+        let stop = CancellationToken::new();
+        let tasks = config.tasks.clone();
+        let prometheus = web::metrics::install().unwrap();
+        let address = web::start(config, handle, logs.clone(), prometheus, stop.clone()).await?;
+        let http = Client::builder().timeout(DEADLINE).no_proxy().build().unwrap();
+        Ok(Self { address, fake, logs, http, tasks, _stop: stop.clone().drop_guard(), stop })
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, self.url(path))
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        self.request(Method::POST, path).header("content-type", "application/json").body(body)
+    }
+
+    /// Submits `body` and answers with the job.
+    pub async fn submit(&self, body: &Value) -> Value {
+        let response = self.post("/api/v1/jobs", body.to_string()).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED);
+        response.json().await.unwrap()
+    }
+}
+
+/// Asserts that an answer is a problem document and answers with it.
+pub async fn problem(response: Response, status: u16, code: &str) -> Value {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let got = response.status().as_u16();
+    let problem: Value = response.json().await.unwrap();
+    assert_eq!((got, problem["code"].as_str()), (status, Some(code)), "{problem}");
+    assert_eq!(problem["status"], status);
+    for field in ["type", "title", "detail", "trace_id"] {
+        assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{field} is missing in {problem}");
+    }
+    problem
+}
+
+/// Waits until `done`, checking often.
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("timed out: {what}"));
+}
