@@ -126,7 +126,7 @@ impl RunningMaster {
             version: config.version.clone(),
             tasks: tasks.clone(),
         };
-        let web_addr = web::start(web_config, handle.clone(), Arc::new(hub.clone()), metrics, stop_web.clone()).await?;
+        let web_addr = web::start(web_config, handle.clone(), hub.clone(), metrics, stop_web.clone()).await?;
 
         let link_config = LinkConfig {
             url: config.mqtt_url.clone(),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use flota_common::clock;
-use flota_proto::Timestamp;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -138,8 +137,7 @@ fn fold(rows: &mut Vec<QueueDepthRow>) {
         for (state, count) in row.by_state {
             *other.by_state.entry(state).or_default() += count;
         }
-        let older = |a: Option<Timestamp>, b: Option<Timestamp>| a.into_iter().chain(b).min();
-        other.oldest = older(other.oldest, row.oldest);
+        other.oldest = other.oldest.into_iter().chain(row.oldest).min();
     }
     rows.push(other);
 }
@@ -159,6 +157,7 @@ fn show_fleet(fleet: &flota_proto::rest::Fleet) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flota_proto::Timestamp;
     use flota_proto::rest::JobState;
 
     #[test]

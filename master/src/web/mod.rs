@@ -30,8 +30,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::socket::logs::LogSource;
 use crate::handle::Handle;
+use crate::logs::LogHub;
 
 /// How long requests may go on after the stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ impl WebError {
 struct App {
     handle: Handle,
     guard: Arc<guard::Guard>,
-    logs: Arc<dyn LogSource>,
+    logs: LogHub,
     metrics: metrics::Metrics,
     sessions: socket::Sessions,
     stop: CancellationToken,
@@ -96,7 +96,7 @@ struct App {
 pub async fn start(
     config: WebConfig,
     handle: Handle,
-    logs: Arc<dyn LogSource>,
+    logs: LogHub,
     prometheus: PrometheusHandle,
     stop: CancellationToken,
 ) -> Result<SocketAddr, WebError> {

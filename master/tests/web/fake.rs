@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use flota_master::handle::{Command, Handle, IdempotencyKey, JobUpdate, QueueDepthRow, Refused, Subscription};
 use flota_master::submit::{NewJob, Principal};
+use flota_proto::kinds::FieldError;
 use flota_proto::mqtt::WorkerState;
 use flota_proto::rest::{self, Job, JobError, JobEvent, JobState, Page};
 use flota_proto::{Class, JobId, Timestamp, WorkerId};
@@ -208,7 +209,7 @@ impl World {
             return if *digest == key.body_digest {
                 Ok(ids.iter().copied().map(Ok).collect())
             } else {
-                Err(Refused::Conflict("idempotency_key_reused", "the key came with another body".into()))
+                Err(Refused::Invalid(FieldError::new("Idempotency-Key", "came with another body")))
             };
         }
         let answers: Vec<_> = jobs.into_iter().map(|job| self.accept(job)).collect();

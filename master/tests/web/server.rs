@@ -1,14 +1,13 @@
 //! One web side on a free port, and how to talk HTTP to it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use flota_master::web::{self, LogSource, WebConfig, WebError};
+use flota_master::logs::LogHub;
+use flota_master::web::{self, WebConfig, WebError};
 use flota_proto::mqtt::LogLine;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -16,24 +15,15 @@ use crate::fake::Fake;
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Log lines that a test writes.
-pub struct Logs(pub broadcast::Sender<Arc<LogLine>>);
-
-impl LogSource for Logs {
-    fn subscribe(&self) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>) {
-        (vec![line("an old line")], self.0.subscribe())
-    }
-}
-
-pub fn line(message: &str) -> Arc<LogLine> {
-    let json = serde_json::json!({ "timestamp": 1, "source": "master", "message": message, "worker_id": "w-1" });
-    Arc::new(serde_json::from_value(json).unwrap())
+pub fn line(message: &str) -> LogLine {
+    let json = serde_json::json!({ "timestamp": 1, "source": "w-1", "message": message, "worker_id": "w-1" });
+    serde_json::from_value(json).unwrap()
 }
 
 pub struct Server {
     pub address: SocketAddr,
     pub fake: Fake,
-    pub logs: Arc<Logs>,
+    pub logs: LogHub,
     pub http: Client,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
@@ -57,7 +47,7 @@ impl Server {
 
     pub async fn with(config: WebConfig) -> Result<Self, WebError> {
         let (fake, handle) = Fake::start();
-        let logs = Arc::new(Logs(broadcast::channel(64).0));
+        let logs = LogHub::new();
         let stop = CancellationToken::new();
         let tasks = config.tasks.clone();
         let prometheus = web::metrics::install().unwrap();

@@ -325,15 +325,16 @@ async fn the_fleet_ticks_for_who_is_connected() {
 #[tokio::test]
 async fn log_lines_come_to_who_asked_until_they_are_unwanted() {
     let server = Server::start().await;
+    server.logs.receive(line("an old line"));
     let mut socket = Socket::connect(&server).await;
     let ack = socket.ask("logs-subscribe", &Value::Null).await;
-    let old = json!({ "timestamp": 1, "source": "master", "message": "an old line", "workerId": "w-1" });
+    let old = json!({ "timestamp": 1, "source": "w-1", "message": "an old line", "workerId": "w-1" });
     assert_eq!(ack["items"], json!([old]));
-    server.logs.0.send(line("a new line")).unwrap();
+    server.logs.receive(line("a new line"));
     assert_eq!(socket.event("log").await["message"], "a new line");
     socket.ask("logs-unsubscribe", &Value::Null).await;
-    let logs = server.logs.clone();
-    until("nobody listens", || logs.0.receiver_count() == 0).await;
+    server.logs.receive(line("an unwanted line"));
+    assert!(socket.settled().await.is_empty());
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub enum Begin {
     /// The client came back.
     Resumed,
     /// With what was asked for already.
-    Subscribed(Subscription),
+    Subscribed(Box<Subscription>),
 }
 
 /// Starts to tell `session` of `job`, which it follows; ends by itself.
@@ -68,7 +68,7 @@ impl Follower {
             self.tell_position().await?;
         }
         let subscription = match begin {
-            Begin::Subscribed(subscription) => Ok(subscription),
+            Begin::Subscribed(subscription) => Ok(*subscription),
             Begin::Submitted | Begin::Resumed => self.app.handle.subscribe(job, self.turn.after).await,
         };
         match subscription {
@@ -208,7 +208,7 @@ mod tests {
         event.data["text"].as_str().unwrap()
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_first_delta_goes_at_once_and_the_next_ones_together() {
         let mut gathered = Gathered::default();
         let [Some(first), None] = gathered.push(delta(1, 1, "a")) else { panic!("held up") };
@@ -224,7 +224,7 @@ mod tests {
         assert!(gathered.window.is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn text_goes_before_what_follows_it_and_attempts_stay_apart() {
         let mut gathered = Gathered::default();
         gathered.push(delta(1, 1, "a"));

@@ -294,7 +294,7 @@ impl Connection {
         check_room(session)?;
         let subscription = self.app.handle.subscribe(job_id, last_seq).await?;
         session.follow(job_id, last_seq, false);
-        Ok(Done::and_tell(job_id, Begin::Subscribed(subscription)))
+        Ok(Done::and_tell(job_id, Begin::Subscribed(Box::new(subscription))))
     }
 
     fn session_resume(&self, socket: &SocketRef, payload: &RawValue) -> Result<Done, Failure> {

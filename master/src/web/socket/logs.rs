@@ -10,18 +10,6 @@ use socketioxide::{SendError, SocketError};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-/// Where log lines come from.
-pub trait LogSource: Send + Sync {
-    /// The last ones, oldest first, and those that come after them.
-    fn subscribe(&self) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>);
-}
-
-impl LogSource for crate::logs::LogHub {
-    fn subscribe(&self) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>) {
-        Self::subscribe(self)
-    }
-}
-
 /// A client that is behind gets nothing for this long, then how much it has missed.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 

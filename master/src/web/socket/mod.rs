@@ -4,7 +4,7 @@
 mod answer;
 mod follow;
 mod incoming;
-pub mod logs;
+mod logs;
 mod session;
 pub mod tick;
 
