@@ -63,6 +63,7 @@ fn chat_result(text: String) -> Result<Bytes, Refused> {
         model: String::new(),
         provider: "simple".into(),
         finish: Finish::Complete,
+        finish_reason: None,
         usage: Usage::default(),
     };
     let json = serde_json::to_vec(&result).map_err(|error| Refused::Unavailable(error.to_string()))?;
