@@ -40,6 +40,15 @@ pub enum DataDirError {
         /// What is wrong.
         message: String,
     },
+    /// Another master has the store.
+    #[error(
+        "Flota runs already with the store {store}. Stop that one, or start this one with a data directory of its own: \
+         FLOTA_DATA_DIR=PATH"
+    )]
+    StoreInUse {
+        /// Which.
+        store: PathBuf,
+    },
     /// Another process works under this id.
     #[error(
         "another worker with the id '{id}' runs from this data directory. For a second one on this machine give it an id \
@@ -72,6 +81,25 @@ impl Settings {
         let probe = path.join(format!(".probe-{}", std::process::id()));
         let tried = File::create(&probe).and_then(|_| fs::remove_file(&probe));
         tried.map_err(|error| DataDirError::File { path: path.clone(), error })
+    }
+
+    /// Holds the store against a second master, as long as the file lives.
+    ///
+    /// # Errors
+    /// When another process holds it or the file can't be made.
+    pub fn lock_store(&self) -> Result<File, DataDirError> {
+        let store = self.sqlite_path();
+        let mut path = store.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let failed = |error| DataDirError::File { path: path.clone(), error };
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(DataDirError::StoreInUse { store }),
+            Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
     }
 
     /// The worker's id: the one that is set, else the one in the data directory, made now if there is none.
@@ -166,6 +194,17 @@ mod tests {
         let id = first.id.clone();
         drop(first);
         assert_eq!(settings.own_worker_id().unwrap().id, id);
+    }
+
+    #[test]
+    fn the_store_is_held_by_one_master() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let held = settings.lock_store().unwrap();
+        let error = settings.lock_store().unwrap_err().to_string();
+        assert!(error.contains("flota.db") && error.contains("FLOTA_DATA_DIR"), "{error}");
+        drop(held);
+        assert!(settings.lock_store().is_ok());
     }
 
     #[test]

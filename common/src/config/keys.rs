@@ -38,7 +38,7 @@ pub struct Key {
     pub shape: Shape,
     /// What applies without it, as text; empty: nothing.
     pub default: &'static str,
-    /// What it is for, one line.
+    /// What it is for, one line; of a secret what it is, in lowercase, to stand behind "file that holds the".
     pub help: &'static str,
     /// What is allowed, completing "must be …".
     pub allowed: &'static str,
@@ -68,7 +68,7 @@ pub const KEYS: &[Key] = &[
         All,
         Secret,
         "",
-        "What REST, Socket.IO and metrics want as a Bearer token",
+        "token that REST, Socket.IO and metrics want",
         "1 to 512 printable ASCII characters without spaces"
     ),
     key!("web_listen", Master, One, "127.0.0.1:8888", "Address of the page, REST and Socket.IO", ADDRESS),
@@ -126,11 +126,11 @@ pub const KEYS: &[Key] = &[
         All,
         One,
         "",
-        "The broker; `flota up` brings its own, without it mqtt://127.0.0.1:1883",
+        "The broker; without it `flota up` brings its own, the others look on this machine",
         "embedded, or mqtt://HOST[:PORT] or mqtts://HOST[:PORT] (user and password have settings of their own)"
     ),
     key!("mqtt_user", All, One, "", "Account at the broker", "1 to 512 characters"),
-    key!("mqtt_password", All, Secret, "", "Password at the broker", "1 to 512 characters on one line"),
+    key!("mqtt_password", All, Secret, "", "password at the broker", "1 to 512 characters on one line"),
     key!("mqtt_listen", Master, One, "127.0.0.1:1883", "Address of the embedded broker", ADDRESS),
     key!(
         "topic_root",
@@ -161,7 +161,7 @@ pub const KEYS: &[Key] = &[
         All,
         Secret,
         "",
-        "What workers prove themselves with to the master",
+        "token that workers show to the master",
         "1 to 512 printable ASCII characters without spaces"
     ),
     key!(
@@ -194,7 +194,7 @@ pub const KEYS: &[Key] = &[
         One,
         "",
         "The master's gRPC address, overriding what the worker is told",
-        "a host with a port, such as master:50051, or http://HOST:PORT or https://HOST:PORT"
+        "a host with a port, such as master:50051 (there is no TLS on this link yet)"
     ),
     key!("randomx_mode", Worker, One, "auto", "RandomX in 256 MiB (light) or 2336 MiB (fast)", "auto, light or fast"),
     key!(
@@ -210,7 +210,7 @@ pub const KEYS: &[Key] = &[
         All,
         Secret,
         "",
-        "Key of the Gemini API",
+        "key of the Gemini API",
         "1 to 512 printable ASCII characters without spaces"
     ),
     key!(

@@ -31,8 +31,7 @@ pub fn grpc_url(text: &str) -> Parsed<String> {
     if !text.contains("://") {
         return host_port(text);
     }
-    let url = http_url(text)?;
-    (url.path() == "/" && url.query().is_none()).then(|| text.trim_end_matches('/').to_owned())
+    host_port(text.strip_prefix("http://")?.trim_end_matches('/'))
 }
 
 pub fn http_url(text: &str) -> Parsed<Url> {
