@@ -1,0 +1,17 @@
+//! `flota healthcheck`: for containers and scripts.
+
+use crate::api::Api;
+use crate::args::Healthcheck;
+use crate::failure::Failure;
+use crate::output::Out;
+
+pub async fn run(api: &Api, out: &Out, args: &Healthcheck) -> Result<(), Failure> {
+    let path = if args.ready { "/readyz" } else { "/livez" };
+    let answer = api.bytes(api.root_request(path)).await;
+    // A probe knows well and not well; which of the two an error is does not matter to it.
+    let answer = answer.map_err(|failure| Failure::Unreachable(failure.message().to_owned()))?;
+    if out.json {
+        return out.line(String::from_utf8_lossy(&answer).trim_end());
+    }
+    out.line(if args.ready { "ready" } else { "alive" })
+}

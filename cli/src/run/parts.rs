@@ -1,0 +1,156 @@
+//! From settings to the parts' own configurations: the one place that knows both.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flota_common::config::{Broker as BrokerSetting, Listen, MadeWorkerId, Settings, SimpleWorkers};
+use flota_master::MasterConfig;
+use flota_master::dispatcher::SimpleWorkers as Simple;
+use flota_master::mqtt::broker::{Broker, BrokerConfig};
+use flota_master::store::Retention;
+use flota_proto::Class;
+use flota_worker::executor::Executor;
+use flota_worker::executor::ai::{AiConfig, AiExecutor};
+use flota_worker::executor::echo::Echo;
+use flota_worker::executor::randomx::{RandomxConfig, RandomxExecutor};
+use flota_worker::{RunningWorker, Worker, WorkerConfig};
+
+use crate::failure::Failure;
+
+/// How long what runs may go on after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Makes the data directory and holds the store against a second master.
+pub fn prepare_data(settings: &Settings) -> Result<File, Failure> {
+    let usage = |error: flota_common::config::DataDirError| Failure::Usage(error.to_string());
+    settings.prepare_data_dir().map_err(usage)?;
+    settings.lock_store().map_err(usage)
+}
+
+/// Starts the embedded broker at `listen`.
+pub fn start_broker(settings: &Settings, listen: SocketAddr) -> Result<Broker, Failure> {
+    let config = BrokerConfig { listen, user: settings.mqtt_user.clone(), password: settings.mqtt_password.clone() };
+    Broker::start(config).map_err(|error| Failure::Usage(format!("failed to {error}")))
+}
+
+/// The broker's URL, and host and port, as a client on this machine reaches it.
+pub fn broker_address(setting: &BrokerSetting, embedded: Option<&Broker>) -> (String, (String, u16)) {
+    match (setting, embedded) {
+        (BrokerSetting::At(url), _) => (url.to_string(), setting.host_port().unwrap_or_default()),
+        (BrokerSetting::Embedded, broker) => {
+            let address = broker.map(|broker| reachable(broker.addr()));
+            let (host, port) = address.map(|at| (at.ip().to_string(), at.port())).unwrap_or_default();
+            (address.map(|at| format!("mqtt://{at}")).unwrap_or_default(), (host, port))
+        }
+    }
+}
+
+/// Where a client on this machine reaches a listener.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    Listen { address, set: true }.reachable()
+}
+
+/// The master's own configuration.
+pub fn master_config(settings: &Settings, web: SocketAddr, grpc: SocketAddr, mqtt_url: String) -> MasterConfig {
+    MasterConfig {
+        store: settings.sqlite_path(),
+        retention: Retention {
+            age_ms: settings.retention_age.map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            bytes_max: settings.retention_size.unwrap_or(u64::MAX),
+        },
+        web_listen: web,
+        token: settings.token.clone(),
+        allowed_origins: settings.allowed_origins.clone(),
+        grpc_listen: grpc,
+        grpc_advertise: settings.grpc_advertise.clone(),
+        worker_token: settings.worker_token.clone(),
+        mqtt_url,
+        mqtt_user: settings.mqtt_user.clone(),
+        mqtt_password: settings.mqtt_password.clone(),
+        topic_root: settings.topic_root.clone(),
+        simple: match settings.simple_workers {
+            SimpleWorkers::Off => Simple::Off,
+            SimpleWorkers::Keyless => Simple::Keyless,
+            SimpleWorkers::Trusted => Simple::Trusted,
+        },
+        gemini_api_key: settings.gemini_api_key.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// `randomx 1, ai 64, echo 256`
+pub fn slots_text(settings: &Settings) -> String {
+    let used = settings.worker_slots.iter().filter(|(_, slots)| **slots > 0);
+    used.map(|(class, slots)| format!("{} {slots}", class.as_str())).collect::<Vec<_>>().join(", ")
+}
+
+/// What answers questions.
+pub fn ai_text(settings: &Settings) -> String {
+    let gemini = settings.gemini_api_key.as_ref().map(|_| format!("Gemini, {}", settings.gemini_model));
+    let local = settings.ai_local_url.as_ref().map(|url| format!("local, {url}"));
+    match (gemini, local) {
+        (None, None) => {
+            "none: set GEMINI_API_KEY (or enter a key in the page); the model `demo` shows how it looks".into()
+        }
+        (gemini, local) => gemini.into_iter().chain(local).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// A running worker, with the id that no second process may take.
+pub struct StartedWorker {
+    /// The worker.
+    pub running: RunningWorker,
+    _id: MadeWorkerId,
+}
+
+/// Starts a worker at the broker `mqtt_url`.
+pub async fn start_worker(settings: &Settings, mqtt_url: &str) -> Result<StartedWorker, Failure> {
+    let id = settings.own_worker_id().map_err(|error| Failure::Usage(error.to_string()))?;
+    let running = Worker::start(worker_config(settings, &id, mqtt_url), executors(settings))
+        .await
+        .map_err(|error| Failure::Usage(format!("can't start the worker: {error}")))?;
+    Ok(StartedWorker { running, _id: id })
+}
+
+fn worker_config(settings: &Settings, id: &MadeWorkerId, mqtt_url: &str) -> WorkerConfig {
+    WorkerConfig {
+        worker_id: id.id.clone(),
+        mqtt_url: mqtt_url.to_owned(),
+        mqtt_user: settings.mqtt_user.clone(),
+        mqtt_password: settings.mqtt_password.clone(),
+        topic_root: settings.topic_root.clone(),
+        grpc_url: settings.grpc_url.clone(),
+        token: settings.worker_token.clone(),
+        slots: settings.worker_slots.clone(),
+        prefetch: settings.worker_prefetch.clone(),
+        labels: settings.worker_labels.clone(),
+        data_dir: settings.data_dir.clone(),
+        grace: GRACE,
+    }
+}
+
+/// Those that have a slot.
+fn executors(settings: &Settings) -> Vec<Arc<dyn Executor>> {
+    let wanted = |class| settings.worker_slots.get(&class).is_some_and(|slots| *slots > 0);
+    let mut executors: Vec<Arc<dyn Executor>> = Vec::new();
+    if wanted(Class::Echo) {
+        executors.push(Arc::new(Echo));
+    }
+    if wanted(Class::Randomx) {
+        let threads = settings.randomx_threads.and_then(|n| NonZeroUsize::new(n as usize));
+        executors.push(Arc::new(RandomxExecutor::new(RandomxConfig { threads })));
+    }
+    if wanted(Class::Ai) {
+        executors.push(AiExecutor::start(AiConfig {
+            gemini_api_key: settings.gemini_api_key.clone(),
+            gemini_base_url: settings.gemini_base_url.clone(),
+            gemini_model: settings.gemini_model.clone(),
+            local_url: settings.ai_local_url.clone(),
+            local_model: settings.ai_local_model.clone(),
+        }));
+    }
+    executors
+}
