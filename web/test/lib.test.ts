@@ -141,5 +141,5 @@ describe('a spark line', () => {
   it('ends at the right, and its highest value near the top', () => {
     expect(sparkPath([0, 5, 10])).toBe('M0.0 29.0L50.0 15.0L100.0 1.0');
   });
-  it('needs two values', () => expect(sparkPath([1])).toBe(''));
+  it('is not drawn while nothing changes', () => expect(sparkPath([3, 3])).toBe(''));
 });

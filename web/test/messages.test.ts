@@ -1,7 +1,7 @@
 // What a follow-up carries along, and what a screen reader hears.
 import { describe, expect, it } from 'vitest';
 import { newAnswer, type Turn } from '../src/ask/answer';
-import { messages, sentences, titleOf } from '../src/ask/messages';
+import { asMarkdown, messages, sentences, titleOf } from '../src/ask/messages';
 
 function turn(query: string, text: string, more: Partial<Turn['answer']> = {}): Turn {
   return { id: query, query, model: null, answer: { ...newAnswer(0), state: 'complete', text, ...more } };
@@ -39,4 +39,9 @@ describe('sentences', () => {
 it('a title is the first line, shortened', () => {
   expect(titleOf('  hello\nworld')).toBe('hello');
   expect(titleOf('x'.repeat(100))).toHaveLength(58);
+});
+
+it('a conversation is kept as Markdown with who answered', () => {
+  const text = asMarkdown([turn('Why?', 'Because.', { workerId: 'w', model: 'demo', provider: 'demo' })]);
+  expect(text).toBe('## Why?\n\nBecause.\n\n*w · demo · demo*\n');
 });

@@ -1,12 +1,12 @@
 //! Brings waiting units and free workers together.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use flota_proto::rest::AttemptOutcome;
 use flota_proto::{Class, JobId, WorkerId};
 
-use super::fleet::WorkerIdx;
+use super::fleet::{Worker, WorkerIdx};
 use super::job::{Hold, Phase, Seq, Unit, UnitState};
 use super::queue::{Entry, REMAINDER, Rank, ShapeId};
 use super::split::unit_size;
@@ -20,9 +20,7 @@ impl Core {
     pub fn settle(&mut self, at: Moment, out: &mut Vec<Effect>) {
         for class in Class::ALL {
             self.assign_class(at, class, out);
-            if self.take_back(at, class, out) {
-                self.assign_class(at, class, out);
-            }
+            self.take_back(at, class, out);
         }
     }
 
@@ -140,35 +138,38 @@ impl Core {
         self.refresh(at, seq, attempt, Some(worker.clone()), None, out);
     }
 
-    /// Where nothing waits and a worker is idle, a unit that waits at another worker beyond its slots comes back.
-    fn take_back(&mut self, at: Moment, class: Class, out: &mut Vec<Effect>) -> bool {
-        if self.queue.active(class).next().is_some() {
-            return false;
+    /// Where nothing waits and a worker is idle, it gets a unit that waits at another worker beyond its slots.
+    fn take_back(&mut self, at: Moment, class: Class, out: &mut Vec<Effect>) {
+        if self.waiting.get(&class).is_none_or(BTreeSet::is_empty) || self.queue.active(class).next().is_some() {
+            return;
         }
         let idle: Vec<WorkerIdx> = self.fleet.with_free_slot(class).take(16).collect();
-        let mut taken = false;
         for idx in idle {
-            let Some(worker) = self.fleet.get(idx) else { continue };
-            if worker.held_of(class) > 0 {
+            if self.fleet.get(idx).is_none_or(|worker| worker.held_of(class) > 0) {
                 continue;
             }
             let waiting = self.waiting.get(&class).into_iter().flatten();
-            let fit = waiting.copied().find(|(seq, index)| {
-                let Some(job) = self.jobs.get(seq) else { return false };
-                let holder = job.unit(*index).and_then(Unit::hold).map(|hold| hold.worker);
-                holder != Some(idx) && self.fleet.fits(worker, self.queue.shape(job.spec.shape))
-            });
-            let Some((seq, index)) = fit else { continue };
+            let Some((seq, index)) = waiting.copied().find(|unit| self.better_at(idx, *unit)) else { continue };
             let attempt = self.jobs.get(&seq).and_then(|job| job.unit(index)).map_or(0, |unit| unit.attempt);
             if let Some((hold, id)) = self.take_hold(at, seq, index, AttemptOutcome::Returned, None, out) {
                 if let Some(stream) = self.fleet.get(hold.worker).and_then(|worker| worker.stream) {
                     out.push(Effect::TakeBack(stream, id, attempt));
                 }
                 self.requeue(at, seq, index, None, out);
-                taken = true;
+                self.assign(at, (seq, index), idx, out);
             }
         }
-        taken
+    }
+
+    /// Whether an idle worker could begin a unit sooner than the one at which it waits behind others.
+    fn better_at(&self, idx: WorkerIdx, (seq, index): (Seq, u32)) -> bool {
+        let Some(job) = self.jobs.get(&seq) else { return false };
+        let Some(hold) = job.unit(index).and_then(Unit::hold) else { return false };
+        let class = job.spec.kind.class();
+        let behind = |holder: &Worker| holder.held_of(class) > holder.slots.get(&class).copied().unwrap_or(0);
+        hold.worker != idx
+            && self.fleet.get(hold.worker).is_some_and(behind)
+            && self.fleet.get(idx).is_some_and(|worker| self.fleet.fits(worker, self.queue.shape(job.spec.shape)))
     }
 
     /// The place from 1 of a job that waits because no worker is free; `None` when it does not wait for that.

@@ -412,6 +412,21 @@ impl Fleet {
         self.workers.values().any(|worker| worker.ready() && self.fits(worker, shape))
     }
 
+    /// Checks that the order of room agrees with the workers.
+    pub fn audit(&self) -> Result<(), String> {
+        let mut room: BTreeMap<Class, BTreeSet<RoomKey>> = BTreeMap::new();
+        for (idx, worker) in &self.workers {
+            for class in Class::ALL {
+                if let Some(key) = worker.room_key(*idx, class) {
+                    room.entry(class).or_default().insert(key);
+                }
+            }
+        }
+        let kept: BTreeMap<_, _> =
+            self.room.iter().filter(|(_, keys)| !keys.is_empty()).map(|(c, keys)| (*c, keys.clone())).collect();
+        super::audit::same("room of workers", &kept, &room)
+    }
+
     /// Whether any worker is there.
     pub fn any_online(&self) -> bool {
         self.workers.values().any(Worker::online)

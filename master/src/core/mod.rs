@@ -2,6 +2,7 @@
 //! inputs and the time and answers with effects, which the shell carries out after the batch is in the store.
 
 mod assign;
+mod audit;
 mod fleet;
 mod gather;
 mod job;
@@ -120,6 +121,19 @@ pub struct Assignment {
     pub credential: bool,
     /// When it was assigned.
     pub assigned_at: Timestamp,
+    /// The job's payload where it is in memory.
+    pub payload: Option<Bytes>,
+}
+
+/// The work of an attempt.
+#[derive(Clone, Debug)]
+pub struct HeldPart {
+    /// Of which job.
+    pub seq: Seq,
+    /// The part of it, `None` where it is one unit.
+    pub part: Option<(u64, u64)>,
+    /// What to compute.
+    pub kind: Kind,
     /// The job's payload where it is in memory.
     pub payload: Option<Bytes>,
 }

@@ -140,14 +140,16 @@ impl Queue {
         self.depth.range((class, priority)..=(class, u8::MAX)).map(|(_, depth)| depth).sum()
     }
 
-    /// How many entries wait.
-    pub fn len(&self) -> u64 {
-        self.depth.values().sum()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// All that waits; that the depths agree with it is checked on the way.
+    pub fn entries(&self) -> BTreeSet<Entry> {
+        let entries: BTreeSet<Entry> = self
+            .levels
+            .values()
+            .flat_map(|level| level.owners.values().flat_map(|w| w.entries.iter()))
+            .copied()
+            .collect();
+        debug_assert_eq!(entries.len() as u64, self.depth.values().sum::<u64>(), "depth of the queue");
+        entries
     }
 
     /// Puts an entry in its place.
@@ -255,7 +257,7 @@ mod tests {
             queue.served(shape, *priority, owner);
             order.push(entry.0);
         }
-        assert!(queue.is_empty());
+        assert!(queue.entries().is_empty());
         assert_eq!(queue.active(Class::Echo).count(), 0);
         order
     }

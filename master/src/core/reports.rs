@@ -230,18 +230,13 @@ impl Core {
         Some((job.unit_id(index), unit.attempt, unit.hold()?.assigned_at))
     }
 
-    /// The part of a job that `worker` has as this attempt: `(key, part or None for the whole, kind)`.
+    /// What `worker` has as this attempt.
     #[must_use]
-    pub fn held_part(
-        &self,
-        worker: &WorkerId,
-        unit: UnitId,
-        attempt: u64,
-    ) -> Option<(super::Seq, Option<(u64, u64)>, Kind, Option<Bytes>)> {
+    pub fn held_part(&self, worker: &WorkerId, unit: UnitId, attempt: u64) -> Option<super::HeldPart> {
         let seq = self.current(self.fleet.find(worker)?, unit, attempt)?;
         let job = self.jobs.get(&seq)?;
         let found = job.unit(unit.index)?;
         let part = (!job.single()).then_some((found.from, found.to));
-        Some((seq, part, job.spec.kind, job.payload.clone()))
+        Some(super::HeldPart { seq, part, kind: job.spec.kind, payload: job.payload.clone() })
     }
 }

@@ -68,7 +68,7 @@ impl Dispatcher {
             self.publish_tasks(&worker, assignments);
         }
         for (stream, Outgoing { message, .. }) in outgoing {
-            self.to_stream(stream, message);
+            self.send_to_stream(stream, message);
         }
     }
 
@@ -83,12 +83,12 @@ impl Dispatcher {
         out.count += 1;
         if out.count >= ATTEMPTS_PER_MESSAGE {
             let full = std::mem::take(out);
-            self.to_stream(stream, full.message);
+            self.send_to_stream(stream, full.message);
         }
     }
 
     /// Sends to a worker; one that does not read is disconnected and comes back with what it holds.
-    fn to_stream(&mut self, stream: StreamId, message: v1::MasterMessage) {
+    fn send_to_stream(&mut self, stream: StreamId, message: v1::MasterMessage) {
         let last = message.goodbye.is_some();
         let Some(sender) = self.streams.get(&stream) else { return };
         if sender.try_send(message).is_err() {
@@ -180,7 +180,8 @@ impl Dispatcher {
         worker: &WorkerId,
     ) -> Result<bytes::Bytes, crate::handle::Refused> {
         let stale = || crate::handle::Refused::Conflict("stale", "this worker does not have this attempt".into());
-        let (seq, part, kind, payload) = self.core.held_part(worker, unit, attempt).ok_or_else(stale)?;
+        let crate::core::HeldPart { seq, part, kind, payload } =
+            self.core.held_part(worker, unit, attempt).ok_or_else(stale)?;
         self.unit_payload(seq, kind, part, payload)
     }
 

@@ -136,6 +136,9 @@ pub trait Store: Send {
     fn own_reader(&mut self) -> &mut dyn Reader;
 }
 
+/// A job's state, and the digest of the body it came with where its client chose the id.
+pub type StoredState = (JobState, Option<[u8; 16]>);
+
 /// Reads what was committed. Not found is `Ok(None)`.
 pub trait Reader: Send {
     /// A job without its units.
@@ -148,7 +151,7 @@ pub trait Reader: Send {
     ///
     /// # Errors
     /// [`StoreError`]
-    fn state(&mut self, id: JobId) -> Result<Option<(JobState, Option<[u8; 16]>)>, StoreError>;
+    fn state(&mut self, id: JobId) -> Result<Option<StoredState>, StoreError>;
 
     /// A job's payload.
     ///

@@ -11,7 +11,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params, params_from_iter};
 
 use super::rows::{JOB_COLUMNS, UNIT_COLUMNS, int, state_number, stored_job, time, unit};
-use super::{IdempotencyRow, Loaded, Reader, Retention, Store, StoreError};
+use super::{IdempotencyRow, Loaded, Reader, Retention, Store, StoreError, StoredState};
 use crate::core::Changes;
 use crate::core::record::{JobRow, StoredJob, UnitRow, WorkerRow};
 use crate::handle::JobFilter;
@@ -411,7 +411,7 @@ impl Reader for SqliteReader {
         rows.next()?.map(stored_job).transpose()
     }
 
-    fn state(&mut self, id: JobId) -> Result<Option<(JobState, Option<[u8; 16]>)>, StoreError> {
+    fn state(&mut self, id: JobId) -> Result<Option<StoredState>, StoreError> {
         let mut statement = self.db.prepare_cached("SELECT state, fingerprint FROM jobs WHERE id = ?")?;
         let found = statement
             .query_row([id.0.as_bytes().as_slice()], |row| {

@@ -22,6 +22,15 @@ export function messages(turns: Turn[]): Message[] {
   return kept;
 }
 
+/** A conversation to keep: questions as headings, and under each answer who gave it. */
+export function asMarkdown(turns: Turn[]): string {
+  const parts = turns.map(({ query, answer }) => {
+    const by = [answer.workerId, answer.model, isDemo(answer) ? 'demo' : null].filter(Boolean).join(' · ');
+    return `## ${query.trim()}\n\n${answer.text.trim()}\n${by ? `\n*${by}*\n` : ''}`;
+  });
+  return parts.join('\n');
+}
+
 export function titleOf(query: string): string {
   const line = query.trim().split('\n', 1)[0] ?? '';
   return line.length > 60 ? `${line.slice(0, 57)}…` : line;

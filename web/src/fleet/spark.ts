@@ -3,9 +3,9 @@
 export const SPARK_WIDTH = 100;
 export const SPARK_HEIGHT = 30;
 
-/** From zero up: a line that only shows differences would make noise look like news. */
+/** Nothing while nothing changes. From zero up: a line that only shows differences would make noise look like news. */
 export function sparkPath(values: number[]): string {
-  if (values.length < 2) return '';
+  if (values.every((value) => value === values[0])) return '';
   const top = Math.max(...values, 1e-9);
   const points = values.map((value, i) => {
     const x = (i / (values.length - 1)) * SPARK_WIDTH;

@@ -1,4 +1,5 @@
 // The page's own keys. Single letters can be switched off: who talks to the computer would press them by accident.
+import { chat } from '../ask/chat.svelte';
 import { prefs } from '../lib/prefs.svelte';
 import { href, router } from '../lib/router.svelte';
 import { ui } from './ui.svelte';
@@ -14,6 +15,12 @@ function focusField(): boolean {
   return field !== null;
 }
 
+function stopAnswer(): boolean {
+  const answering = router.route.page === 'ask' && chat.answering;
+  if (answering) chat.stop();
+  return answering;
+}
+
 function pressNew(): boolean {
   const button = document.querySelector<HTMLElement>('[data-new]');
   button?.click();
@@ -26,7 +33,8 @@ export function handleKey(event: KeyboardEvent): void {
   const pages = ['ask', 'jobs', 'fleet', 'logs'] as const;
   const page = pages[Number(event.key) - 1];
   let done = true;
-  if (event.key === '?') ui.dialog = 'help';
+  if (event.key === 'Escape') done = stopAnswer();
+  else if (event.key === '?') ui.dialog = 'help';
   else if (event.key === '/') done = focusField();
   else if (event.key === 'n') done = pressNew();
   else if (page) router.go(href(page));

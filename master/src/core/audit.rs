@@ -1,0 +1,63 @@
+//! Checks that what is kept twice for speed agrees with the jobs themselves. For tests and simulations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flota_proto::Class;
+
+use super::Core;
+use super::job::{Phase, Seq};
+use super::queue::Entry;
+
+impl Core {
+    /// What does not agree, in words.
+    ///
+    /// # Errors
+    /// The first contradiction found.
+    pub fn audit(&self) -> Result<(), String> {
+        self.audit_holds()?;
+        self.audit_queue()?;
+        let mut counts = BTreeMap::new();
+        for job in self.jobs.values().filter(|job| !job.state.ended()) {
+            *counts.entry(job.state).or_insert(0_u64) += 1;
+        }
+        let kept: BTreeMap<_, _> = self.counts.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (*s, *n)).collect();
+        same("counts by state", &kept, &counts)
+    }
+
+    fn audit_holds(&self) -> Result<(), String> {
+        let mut held: BTreeMap<u32, BTreeSet<(Seq, u32)>> = BTreeMap::new();
+        let mut active = BTreeSet::new();
+        let mut waiting: BTreeSet<(Seq, u32)> = BTreeSet::new();
+        for job in self.jobs.values() {
+            for unit in &job.units {
+                let Some(hold) = unit.hold() else { continue };
+                held.entry(hold.worker).or_default().insert((job.seq, unit.index));
+                active.insert(job.seq);
+                if hold.phase == Phase::Waiting && job.spec.kind.class() != Class::Echo {
+                    waiting.insert((job.seq, unit.index));
+                }
+            }
+        }
+        let kept: BTreeMap<_, _> =
+            self.fleet.iter().filter(|(_, w)| !w.held.is_empty()).map(|(idx, w)| (idx, w.held.clone())).collect();
+        same("units held by workers", &kept, &held)?;
+        same("jobs with units at workers", &self.active, &active)?;
+        let kept: BTreeSet<_> = self.waiting.values().flatten().copied().collect();
+        same("units that wait at workers", &kept, &waiting)?;
+        self.fleet.audit()
+    }
+
+    fn audit_queue(&self) -> Result<(), String> {
+        let mut entries: BTreeSet<Entry> = BTreeSet::new();
+        for job in self.jobs.values() {
+            if !job.state.ended() && job.waits_for.is_empty() && job.run_at.is_none() {
+                entries.extend(super::jobs::waiting_entries(job));
+            }
+        }
+        same("entries of the queue", &self.queue.entries(), &entries)
+    }
+}
+
+pub(super) fn same<T: PartialEq + std::fmt::Debug>(what: &str, kept: &T, derived: &T) -> Result<(), String> {
+    if kept == derived { Ok(()) } else { Err(format!("{what}: kept {kept:?}, but the jobs say {derived:?}")) }
+}
