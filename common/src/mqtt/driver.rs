@@ -27,6 +27,7 @@ struct Driver {
     filters: Vec<SubscribeFilter>,
     deliveries: Deliveries,
     connected_at: Option<Instant>,
+    session_present: bool,
     failures: u32,
     /// What was said last, so that an outage is told once and not with every try.
     reason: String,
@@ -47,6 +48,7 @@ pub(super) async fn run(
         filters,
         deliveries,
         connected_at: None,
+        session_present: false,
         failures: 0,
         reason: String::new(),
         farewell: false,
@@ -88,8 +90,11 @@ impl Driver {
         debug!(url = %self.config.url, session_present, "connected to the MQTT broker");
         self.connected_at = Some(clock::instant());
         self.reason.clear();
+        self.session_present = session_present;
         self.shared.outbox().on_connected(&self.filters);
-        self.deliveries.state(Event::Connected { session_present });
+        if self.filters.is_empty() {
+            self.deliveries.state(Event::Connected { session_present });
+        }
     }
 
     fn on_message(&mut self, Publish { topic, payload, retain, qos, .. }: Publish) {
@@ -101,6 +106,7 @@ impl Driver {
 
     /// In 3.1.1 a subscription is refused by its return code only.
     fn on_subscribed(&self, ack: &SubAck) {
+        self.deliveries.state(Event::Connected { session_present: self.session_present });
         for (filter, code) in self.filters.iter().zip(&ack.return_codes) {
             if *code == SubscribeReasonCode::Failure {
                 warn!(filter = filter.path, "the MQTT broker refuses this subscription: check its access rules");

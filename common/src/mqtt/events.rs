@@ -19,7 +19,7 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What the connection has to tell.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The connection is up and the subscriptions are on their way: whatever is published now comes behind them.
+    /// The connection is up and the broker has answered the subscriptions: an answer to what is published now arrives.
     Connected {
         /// Whether the broker remembered this client.
         session_present: bool,
