@@ -235,6 +235,7 @@ impl Core {
                 self.lose_unit(at, seq, index, loss, out);
             }
             Phase::Waiting | Phase::Computing => {
+                self.mute(at, hold.worker);
                 self.tell_cancel(hold, id, out);
                 let message = format!("worker {name} was not heard of for a whole lease");
                 let loss = Loss::lost(AttemptOutcome::LeaseExpired, true, "lease_expired", message);
@@ -279,8 +280,8 @@ impl Core {
         }
     }
 
-    /// A worker that does not answer is left alone for a while, longer each time, so that a deaf one does not
-    /// hold up the same unit again and again.
+    /// A worker that does not answer, or let a lease end, is left alone for a while, longer each time, so that a deaf or
+    /// hung one does not hold up the same unit again and again.
     fn mute(&mut self, at: Moment, idx: WorkerIdx) {
         let base = self.limits.dispatch_timeout_ms;
         let until = self.fleet.update(idx, |worker| {
