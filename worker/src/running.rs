@@ -69,7 +69,7 @@ pub struct RunningWorker {
     /// Ends the connection to the broker without farewell.
     broker: CancellationToken,
     reports: Mutex<Option<JoinHandle<()>>>,
-    _tasks: Vec<AbortOnDropHandle<()>>,
+    tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
 impl Worker {
@@ -138,7 +138,7 @@ impl Worker {
             hurry: CancellationToken::new(),
             broker,
             reports: Mutex::new(Some(reports)),
-            _tasks: tasks,
+            tasks: Mutex::new(tasks),
         })
     }
 }
@@ -309,6 +309,16 @@ impl RunningWorker {
         // The state belongs to the process that took the id.
         let last = if superseded { Vec::new() } else { messages(&self.topics, &offline).into() };
         self.client.shutdown(last).await;
+        self.join_tasks().await;
+        self.runner.ended(STOP_TIMEOUT).await;
+    }
+
+    async fn join_tasks(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
+        }
     }
 
     async fn join_reports(&self) {

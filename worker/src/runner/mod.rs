@@ -131,7 +131,7 @@ impl Runner {
         }
         if !unspool.is_empty() {
             let spool = self.spool.clone();
-            self.runtime.spawn_blocking(move || spool.remove(&unspool));
+            self.executions.spawn_blocking_on(move || spool.remove(&unspool), &self.runtime);
         }
         self.due.notify_waiters();
         self.changes.send_modify(|changes| *changes += 1);
@@ -286,6 +286,12 @@ impl Runner {
             }
         };
         tokio::time::timeout(patience, wait).await.is_ok()
+    }
+
+    /// Waits until everything that was begun has ended, at most `patience`.
+    pub(crate) async fn ended(&self, patience: Duration) {
+        self.executions.close();
+        let _ = tokio::time::timeout(patience, self.executions.wait()).await;
     }
 
     /// Writes every unacknowledged report that is in no file yet.
