@@ -1,6 +1,7 @@
 //! `flota master`: the coordinator without a worker; and what `flota up` starts of it.
 
 use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use flota_common::config::{Broker as BrokerSetting, Settings};
 use flota_common::logging;
@@ -93,7 +94,7 @@ impl Started {
             worker: None,
             ai: None,
             moved: self.moved.clone(),
-            usual_web: settings.base_url() == format!("http://{web}"),
+            usual_web: web == SocketAddr::from((Ipv4Addr::LOCALHOST, 8888)),
         }
     }
 

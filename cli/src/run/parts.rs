@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flota_common::config::{Broker as BrokerSetting, Listen, MadeWorkerId, Settings, SimpleWorkers};
+use flota_common::config::{Broker as BrokerSetting, DataDirError, Listen, MadeWorkerId, Settings, SimpleWorkers};
 use flota_master::MasterConfig;
 use flota_master::dispatcher::SimpleWorkers as Simple;
 use flota_master::mqtt::broker::{Broker, BrokerConfig};
@@ -25,9 +25,12 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Makes the data directory and holds the store against a second master.
 pub fn prepare_data(settings: &Settings) -> Result<File, Failure> {
-    let usage = |error: flota_common::config::DataDirError| Failure::Usage(error.to_string());
-    settings.prepare_data_dir().map_err(usage)?;
-    settings.lock_store().map_err(usage)
+    settings.prepare_data_dir().map_err(unusable)?;
+    settings.lock_store().map_err(unusable)
+}
+
+fn unusable(error: DataDirError) -> Failure {
+    Failure::Usage(error.to_string())
 }
 
 /// Starts the embedded broker at `listen`.
@@ -108,7 +111,8 @@ pub struct StartedWorker {
 
 /// Starts a worker at the broker `mqtt_url`.
 pub async fn start_worker(settings: &Settings, mqtt_url: &str) -> Result<StartedWorker, Failure> {
-    let id = settings.own_worker_id().map_err(|error| Failure::Usage(error.to_string()))?;
+    settings.prepare_data_dir().map_err(unusable)?;
+    let id = settings.own_worker_id().map_err(unusable)?;
     let running = Worker::start(worker_config(settings, &id, mqtt_url), executors(settings))
         .await
         .map_err(|error| Failure::Usage(format!("can't start the worker: {error}")))?;

@@ -236,40 +236,34 @@ async fn list(State(fleet): State<Shared>, Query(query): Query<BTreeMap<String, 
     Json(json!({"items": items, "next_cursor": next}))
 }
 
-fn find(fleet: &mut Fleet, id: &str) -> Result<usize, Response> {
-    let found = fleet.jobs.iter().position(|job| job["id"] == id);
-    found.ok_or_else(|| problem(404, &format!("there is no job {id}"), "not_found"))
+/// Answers with the job, as `change` left it.
+fn with_job(fleet: &Shared, id: &str, change: impl FnOnce(&mut Value) -> Option<Response>) -> Response {
+    let mut fleet = fleet.lock().unwrap();
+    match fleet.jobs.iter_mut().find(|job| job["id"] == id) {
+        Some(job) => change(job).unwrap_or_else(|| Json(job.clone()).into_response()),
+        None => problem(404, &format!("there is no job {id}"), "not_found"),
+    }
 }
 
 async fn one(State(fleet): State<Shared>, Path(id): Path<String>) -> Response {
-    let mut fleet = fleet.lock().unwrap();
-    match find(&mut fleet, &id) {
-        Ok(at) => Json(fleet.jobs[at].clone()).into_response(),
-        Err(response) => response,
-    }
+    with_job(&fleet, &id, |_| None)
 }
 
 async fn priority(State(fleet): State<Shared>, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
-    let mut fleet = fleet.lock().unwrap();
-    match find(&mut fleet, &id) {
-        Ok(at) => {
-            fleet.jobs[at]["priority"] = body["priority"].clone();
-            Json(fleet.jobs[at].clone()).into_response()
-        }
-        Err(response) => response,
-    }
+    with_job(&fleet, &id, |job| {
+        job["priority"] = body["priority"].clone();
+        None
+    })
 }
 
 async fn act(State(fleet): State<Shared>, Path((id, action)): Path<(String, String)>) -> Response {
-    let mut fleet = fleet.lock().unwrap();
-    match (find(&mut fleet, &id), action.as_str()) {
-        (Err(response), _) => response,
-        (Ok(_), "cancel") => problem(409, "the job has ended already: completed", "ended"),
-        (Ok(at), _) => {
-            fleet.jobs[at]["state"] = json!("pending");
-            Json(fleet.jobs[at].clone()).into_response()
+    with_job(&fleet, &id, |job| {
+        if action == "cancel" {
+            return Some(problem(409, "the job has ended already: completed", "ended"));
         }
-    }
+        job["state"] = json!("pending");
+        None
+    })
 }
 
 async fn events(State(fleet): State<Shared>, headers: HeaderMap) -> Response {
