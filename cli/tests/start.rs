@@ -1,8 +1,10 @@
 //! `flota up`, `flota master` and `flota worker` as processes: what they print, what stops them, how they end.
 
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -32,31 +34,42 @@ fn ended(mut command: Command) -> (i32, String) {
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// A process whose standard output goes to a file; killed when the test ends before it does.
+fn text_of(mut command: Command) -> String {
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// A process whose output goes to the files `printed` and `log`; killed when the test ends before it does.
 struct Running {
     child: Child,
-    printed: std::path::PathBuf,
+    directory: PathBuf,
 }
 
 impl Running {
     fn start(directory: &Path, args: &[&str]) -> Self {
-        let printed = directory.join("printed");
+        fs::create_dir_all(directory).unwrap();
+        let file = |name| fs::File::create(directory.join(name)).unwrap();
         let mut command = flota(directory, args);
-        command.stdout(fs::File::create(&printed).unwrap()).stderr(fs::File::create(directory.join("log")).unwrap());
-        Self { child: command.spawn().unwrap(), printed }
+        command.stdout(file("printed")).stderr(file("log"));
+        Self { child: command.spawn().unwrap(), directory: directory.to_owned() }
     }
 
     /// What it printed, once that holds `text`.
     fn prints(&mut self, text: &str) -> String {
+        self.writes("printed", text)
+    }
+
+    /// What the file `name` holds, once that holds `text`.
+    fn writes(&mut self, name: &str, text: &str) -> String {
         let end = clock::instant() + DEADLINE;
+        let read = |name| fs::read_to_string(self.directory.join(name)).unwrap();
         loop {
-            let printed = fs::read_to_string(&self.printed).unwrap();
-            if printed.contains(text) {
-                return printed;
+            let written = read(name);
+            if written.contains(text) {
+                return written;
             }
-            let log = fs::read_to_string(self.printed.with_file_name("log")).unwrap();
-            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {printed}{log}");
-            assert!(clock::instant() < end, "no '{text}' in time: {printed}{log}");
+            let all = || format!("{}{}", read("printed"), read("log"));
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", all());
+            assert!(clock::instant() < end, "no '{text}' in time: {}", all());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -103,6 +116,36 @@ fn up_prints_where_everything_is_does_a_job_and_ends_in_order() {
     assert_eq!(String::from_utf8(done.stdout).unwrap(), "{\"value\":7}\n", "{}", String::from_utf8_lossy(&done.stderr));
     up.signal("TERM");
     assert_eq!(up.exit_code(), 0);
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once() {
+    let home = TempDir::new().unwrap();
+    let mut up = Running::start(home.path(), &["up"]);
+    let printed = up.prints("Use it:");
+    let payload = r#"{"value": 1, "sleep_ms": 3600000}"#;
+    let url = address(&printed, "http://");
+    let id = text_of(flota(home.path(), &["submit", "echo", "--payload", payload, "--url", url]));
+    Running::start(&home.path().join("client"), &["jobs", "watch", id.trim(), "--url", url]).prints("computing");
+    up.signal("INT");
+    up.writes("log", "once more to end at once");
+    up.signal("INT");
+    assert_eq!(up.exit_code(), 130);
+}
+
+#[test]
+fn ctrl_c_while_an_answer_comes_cancels_the_question() {
+    let home = TempDir::new().unwrap();
+    let mut up = Running::start(home.path(), &["up"]);
+    let printed = up.prints("Use it:");
+    let url = address(&printed, "http://");
+    let client = home.path().join("client");
+    let mut ask = Running::start(&client, &["ask", "--stream", "--model", "demo", "--url", url, "Hello?"]);
+    ask.prints("No AI");
+    ask.signal("INT");
+    assert_eq!(ask.exit_code(), 130);
+    let listed = text_of(flota(home.path(), &["jobs", "--url", url]));
+    assert!(listed.contains("cancelled"), "{listed}");
 }
 
 #[test]
