@@ -94,9 +94,9 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let Some(job) = self.jobs.get_mut(&seq) else { return };
-        let (single, unit_id, spec) = (job.single(), job.unit_id(index), job.spec.clone());
-        let credential = self.queue.shape(spec.shape).credential;
-        let timeout_ms = spec.timeout_ms;
+        let (single, unit_id) = (job.single(), job.unit_id(index));
+        let (kind, timeout_ms) = (job.spec.kind, job.spec.timeout_ms);
+        let credential = self.queue.shape(job.spec.shape).credential;
         let until = at.now.after_ms(if simple { timeout_ms } else { self.limits.dispatch_timeout_ms });
         if job.started_at.is_none() {
             job.started_at = Some(at.now);
@@ -117,7 +117,7 @@ impl Core {
             timeout_at: None,
         });
         let (attempt, failures, part) = (unit.attempt, unit.failures, (unit.from, unit.to));
-        self.fleet.hold(idx, spec.kind.class(), (seq, index));
+        self.fleet.hold(idx, kind.class(), (seq, index));
         self.active.insert(seq);
         self.timers.insert((until, Timer::Unit(seq, index)));
         self.mark(seq);
@@ -127,7 +127,7 @@ impl Core {
             seq,
             unit: unit_id,
             attempt,
-            kind: spec.kind,
+            kind,
             part: (!single).then_some(part),
             timeout_ms,
             failures,

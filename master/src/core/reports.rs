@@ -140,6 +140,8 @@ impl Core {
         let seq = self.current(idx, unit, attempt);
         out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
         let Some(seq) = seq else { return };
+        // A worker leaves out what is overtaken by the result; whoever watches sees every state all the same.
+        self.accept(at, idx, unit, attempt, true, out);
         if hashes > 0 {
             out.push(Effect::Hashes(hashes));
         }
@@ -161,6 +163,7 @@ impl Core {
         let seq = self.current(idx, unit, attempt);
         out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
         if let Some(seq) = seq {
+            self.accept(at, idx, unit, attempt, true, out);
             let wait_ms = Some(retry_after_ms);
             let loss = Loss { outcome: AttemptOutcome::Failed, error, counts: true, retryable, wait_ms };
             self.lose_unit(at, seq, unit.index, loss, out);
@@ -209,6 +212,7 @@ impl Core {
             return Err(Refused::Conflict("stale", "no unit of this worker waits for this answer".into()));
         };
         self.fleet.heard(idx, at.now);
+        self.accept(at, idx, unit, attempt, true, out);
         match answer {
             Ok(output) => self.complete_unit(at, seq, unit.index, output, out),
             Err(error) => {

@@ -26,6 +26,8 @@ const INLINE_PAYLOAD_BYTES_MAX: usize = 512;
 const PRUNE_SLICE: i64 = 500;
 /// How long idempotency keys are kept.
 const IDEMPOTENCY_MS: u64 = 86_400_000;
+/// How long workers that nobody wants anything of are remembered.
+const WORKER_MS: u64 = 7 * 86_400_000;
 /// Rows written between two copies of the log into the database.
 const CHECKPOINT_ROWS: usize = 20_000;
 /// A log this long is emptied by the writer itself.
@@ -375,6 +377,9 @@ impl Store for SqliteStore {
             self.prune_from = 0;
             let old = int(now.0.saturating_sub(IDEMPOTENCY_MS));
             transaction.prepare_cached("DELETE FROM idempotency WHERE created_at < ?")?.execute([old])?;
+            let gone = int(now.0.saturating_sub(WORKER_MS));
+            let forget = "DELETE FROM workers WHERE last_seen_at < ? AND NOT drain AND NOT paused";
+            transaction.prepare_cached(forget)?.execute([gone])?;
             transaction.commit()?;
             return Ok(false);
         };
