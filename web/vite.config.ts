@@ -66,8 +66,8 @@ export default defineConfig({
   build: { target: 'es2022', assetsInlineLimit: 0, chunkSizeWarningLimit: 200 },
   server: {
     proxy: {
-      '/api': { target: master, changeOrigin: true },
-      '/socket.io': { target: master, ws: true, changeOrigin: true },
+      '/api': { target: master, changeOrigin: true, headers: { origin: master } },
+      '/socket.io': { target: master, ws: true, changeOrigin: true, headers: { origin: master } },
     },
   },
   test: { include: ['test/**/*.test.ts'], environment: 'node' },

@@ -5,6 +5,7 @@ import { answersQuestions, chatModels, slotUse, totals } from '../src/fleet/work
 import { addEvent, eventText } from '../src/jobs/events';
 import { initialValues, jobOf } from '../src/jobs/kinds';
 import { timeline } from '../src/jobs/timeline';
+import { readableJson } from '../src/jobs/json';
 import { Problem, errorAt, normalPath } from '../src/lib/problem';
 import type { Job, JobEvent, Worker } from '../src/lib/types';
 import { uuidTime, uuidv7 } from '../src/lib/uuid';
@@ -142,4 +143,8 @@ describe('a spark line', () => {
     expect(sparkPath([0, 5, 10])).toBe('M0.0 29.0L50.0 15.0L100.0 1.0');
   });
   it('is not drawn while nothing changes', () => expect(sparkPath([3, 3])).toBe(''));
+});
+
+it('lists of numbers stand on one line, text stays as it is', () => {
+  expect(readableJson({ v: [[1, -2.5e-7], []], s: '[\n1\n]' })).toBe('{\n  "v": [\n    [1, -2.5e-7],\n    []\n  ],\n  "s": "[\\n1\\n]"\n}');
 });

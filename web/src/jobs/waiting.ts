@@ -5,5 +5,6 @@ import type { Waiting } from '../lib/types';
 export function waitingText(waiting: Waiting | null | undefined, t: Texts): string {
   if (!waiting) return '';
   const known = (t.job.reasons as Record<string, string>)[waiting.reason];
-  return [known ?? (waiting.detail ? '' : waiting.reason), waiting.detail].filter(Boolean).join('. ');
+  if (!known) return waiting.detail || waiting.reason;
+  return waiting.detail ? `${known} (${waiting.detail})` : known;
 }

@@ -114,10 +114,14 @@ export const en = {
     failures: {
       credential_lost: 'The master was restarted and no longer has your key. Ask again.',
       deadline: 'The time for this question was up.',
+      bad_key: 'The provider did not accept the API key.',
+      no_api_key: 'No AI is configured here. Enter a key of your own or use the demo.',
+      no_provider: 'No AI is configured here. Enter a key of your own or use the demo.',
+      interrupted: 'The provider broke off in the middle.',
+      timeout: 'It took too long.',
       gone: 'The master no longer knows this question.',
       not_sent: 'It is not certain that the question reached the master.',
     },
-    keyHint: 'Check the API key that was used.',
   },
   key: {
     title: 'No AI is connected yet',
@@ -202,6 +206,7 @@ export const en = {
     logs: 'Logs of this job',
     result: 'Result',
     noResult: 'There is no result yet.',
+    ran: (time: string) => `in ${time}`,
     endedWithout: 'It ended without a result.',
     payload: 'Payload',
     error: 'Error',

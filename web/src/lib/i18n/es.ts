@@ -115,10 +115,14 @@ export const es: Texts = {
     failures: {
       credential_lost: 'El maestro se reinició y ya no tiene tu clave. Pregunta otra vez.',
       deadline: 'Se acabó el tiempo para esta pregunta.',
+      bad_key: 'El proveedor no aceptó la clave de API.',
+      no_api_key: 'Aquí no hay una IA configurada. Escribe una clave tuya o usa la demo.',
+      no_provider: 'Aquí no hay una IA configurada. Escribe una clave tuya o usa la demo.',
+      interrupted: 'El proveedor se interrumpió a la mitad.',
+      timeout: 'Tardó demasiado.',
       gone: 'El maestro ya no conoce esta pregunta.',
       not_sent: 'No es seguro que la pregunta llegara al maestro.',
     },
-    keyHint: 'Revisa la clave de API que se usó.',
   },
   key: {
     title: 'Aún no hay una IA conectada',
@@ -203,6 +207,7 @@ export const es: Texts = {
     logs: 'Registro de este trabajo',
     result: 'Resultado',
     noResult: 'Aún no hay resultado.',
+    ran: (time: string) => `en ${time}`,
     endedWithout: 'Terminó sin resultado.',
     payload: 'Contenido',
     error: 'Error',
