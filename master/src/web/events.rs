@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use flota_proto::{JobId, rest};
@@ -56,7 +56,9 @@ pub async fn events(
         Some((Ok::<_, Infallible>(sse(&event)), reader))
     });
     let events = events.take_until(app.stop.clone().cancelled_owned());
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+    // A proxy that gathers what it passes on would hold events back.
+    let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(([unbuffered], Sse::new(events).keep_alive(KeepAlive::default())).into_response())
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Failure> {

@@ -53,14 +53,17 @@ impl Guard {
             && !is_loopback(host)
             && !self.allows_host(host)
         {
-            return Err(format!("the host '{}' is not allowed without a token", host.escape_debug()));
+            return Err(format!(
+                "the host '{}' is not allowed without a token: set FLOTA_TOKEN, or name it in FLOTA_ALLOWED_ORIGINS",
+                host.escape_debug()
+            ));
         }
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or_default();
         if self.allows_origin(origin) || host.is_some_and(|host| is_same_host(origin, host)) {
             return Ok(());
         }
-        Err(format!("the origin '{}' is not allowed", origin.escape_debug()))
+        Err(format!("the origin '{}' is not allowed: name it in FLOTA_ALLOWED_ORIGINS", origin.escape_debug()))
     }
 
     fn allows_origin(&self, origin: &str) -> bool {

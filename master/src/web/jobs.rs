@@ -98,17 +98,18 @@ pub async fn get(
 ) -> Result<Json<rest::Job>, Failure> {
     let wait_ms = params.number("wait_ms", 0..=u64::MAX)?.unwrap_or(0).min(WAIT_MS_MAX);
     params.finish()?;
-    if wait_ms > 0 {
-        tokio::select! {
-            waited = tokio::time::timeout(Duration::from_millis(wait_ms), app.handle.wait(id)) => {
-                if let Ok(job) = waited {
-                    return Ok(Json(job?));
-                }
-            }
-            () = app.stop.cancelled() => return Err(Refused::Unavailable("the master is stopping".into()).into()),
-        }
+    let job = app.handle.job(id, true).await?;
+    if wait_ms == 0 || job.state.ended() {
+        return Ok(Json(job));
     }
-    Ok(Json(app.handle.job(id, true).await?))
+    tokio::select! {
+        waited = tokio::time::timeout(Duration::from_millis(wait_ms), app.handle.wait(id)) => match waited {
+            // The payload is known already: reading it again would only make the answer later.
+            Ok(ended) => Ok(Json(rest::Job { payload: job.payload, ..ended? })),
+            Err(_) => Ok(Json(app.handle.job(id, true).await?)),
+        },
+        () = app.stop.cancelled() => Err(Refused::Unavailable("the master is stopping".into()).into()),
+    }
 }
 
 /// A job's work units, by index, with their attempts.

@@ -1,5 +1,7 @@
 //! The page, built by npm into `web/dist` and embedded here, and the stock Socket.IO client beside it.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -75,7 +77,11 @@ fn answer(name: &str, file: EmbeddedFile, asked: &HeaderMap) -> Response {
     let mut response = if known.is_some_and(|known| known == "*" || known.contains(&tag)) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let mut response = Body::from(file.data.into_owned()).into_response();
+        let body = match file.data {
+            Cow::Borrowed(bytes) => Body::from(bytes),
+            Cow::Owned(bytes) => Body::from(bytes),
+        };
+        let mut response = body.into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(name)));
         response
     };

@@ -88,6 +88,12 @@ impl Fake {
         world.jobs.get_mut(&id).unwrap().tell(now, "delta", json!({ "text": text }));
     }
 
+    pub fn progress(&self, id: JobId, note: &str) {
+        let mut world = self.world();
+        let now = world.tick();
+        world.jobs.get_mut(&id).unwrap().tell(now, "progress", json!({ "note": note }));
+    }
+
     pub fn complete(&self, id: JobId, result: &Value) {
         let result = serde_json::value::to_raw_value(result).unwrap();
         self.world().end(id, JobState::Completed, Some(result), None);
@@ -149,7 +155,7 @@ impl World {
         entry.job.error = error;
         entry.tell(now, state.as_str(), json!({}));
         for waiter in entry.waiters.drain(..) {
-            let _ = waiter.send(Ok(entry.job.clone()));
+            let _ = waiter.send(Ok(Job { payload: None, ..entry.job.clone() }));
         }
     }
 

@@ -185,6 +185,7 @@ async fn a_long_poll_answers_when_the_job_has_ended_or_the_time_is_up() {
     fake.complete(id(&job), &json!({ "value": 1 }));
     let done: Value = waiting.await.unwrap().unwrap().json().await.unwrap();
     assert_eq!((&done["state"], &done["result"]), (&json!("completed"), &json!({ "value": 1 })));
+    assert_eq!(done["payload"], json!({ "value": 1 }));
     let at_once: Value = server.get(&format!("{path}?wait_ms=30000")).send().await.unwrap().json().await.unwrap();
     assert_eq!(at_once["state"], "completed");
     for bad in ["-1", "soon", "1.5"] {

@@ -308,6 +308,30 @@ async fn what_a_client_sends_before_it_goes_is_still_done() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_late_misses_nothing_and_is_kept() {
+    let server = Server::start().await;
+    let mut socket = Socket::connect(&server).await;
+    let job = job_id(&socket.ask("user-query", &json!({ "query": "q" })).await);
+    let fake = server.fake.clone();
+    until("it is followed", || fake.readers(job) == 1).await;
+    let note = "x".repeat(16 * 1024);
+    for _ in 0..3000 {
+        server.fake.progress(job, &note);
+        tokio::task::yield_now().await;
+    }
+    server.fake.answer(job, "a");
+    let mut told = Vec::new();
+    let response = loop {
+        match socket.next().await {
+            (name, event) if name == "job-event" => told.push(event["seq"].as_u64().unwrap()),
+            (_, response) => break response,
+        }
+    };
+    assert_eq!(response["response"], "a");
+    assert_eq!(told, (1..=3002).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn the_fleet_ticks_for_who_is_connected() {
     let server = Server::start().await;
     server.fake.world().workers = vec![worker("w-1")];

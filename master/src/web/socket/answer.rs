@@ -29,7 +29,8 @@ pub fn of_job(job: &Job) -> AiResponse {
     match (job.state, job.result.as_ref().map(|result| serde_json::from_str::<ChatResult>(result.get()))) {
         (JobState::Completed, Some(Ok(result))) => AiResponse {
             response: result.text,
-            model: Some(result.model),
+            // A simple worker does not say.
+            model: Some(result.model).filter(|model| !model.is_empty()),
             provider: Some(result.provider),
             finish: result.finish.into(),
             usage: Some(result.usage),
