@@ -80,6 +80,11 @@ impl Socket {
         let ack = self.next_ack;
         self.next_ack += 1;
         self.send(format!("42{ack}{}", json!([event, payload]))).await;
+        let answer = tokio::time::timeout(DEADLINE, self.wait_ack(ack)).await;
+        answer.unwrap_or_else(|_| panic!("{event} was not acknowledged"))
+    }
+
+    async fn wait_ack(&mut self, ack: u64) -> Value {
         let prefix = format!("43{ack}[");
         loop {
             let text = self.text().await.expect("the connection was closed");
@@ -101,6 +106,10 @@ impl Socket {
 
     /// The next event of any name but `fleet-tick`.
     pub async fn next(&mut self) -> (String, Value) {
+        tokio::time::timeout(DEADLINE, self.wait_any()).await.expect("no event came")
+    }
+
+    async fn wait_any(&mut self) -> (String, Value) {
         loop {
             let at = self.events.iter().position(|(name, _)| name != "fleet-tick");
             if let Some(event) = at.and_then(|at| self.events.remove(at)) {
@@ -113,6 +122,11 @@ impl Socket {
 
     /// The next event called `name`; others before it are dropped.
     pub async fn event(&mut self, name: &str) -> Value {
+        let event = tokio::time::timeout(DEADLINE, self.wait_for(name)).await;
+        event.unwrap_or_else(|_| panic!("no {name} came"))
+    }
+
+    async fn wait_for(&mut self, name: &str) -> Value {
         loop {
             if let Some(at) = self.events.iter().position(|(kept, _)| kept == name) {
                 let (_, payload) = self.events.remove(at).unwrap();
