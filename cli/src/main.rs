@@ -39,9 +39,9 @@ fn dispatch(cli: Cli, out: &Out) -> Result<(), Failure> {
     flags.extend(command.flags());
     let settings = Settings::load(&Sources::of_process(global.config.clone(), flags))?;
     match command {
-        Command::Up(_) => run::up::run(&settings),
-        Command::Master(_) => run::master::run(&settings),
-        Command::Worker(_) => run::worker::run(&settings),
+        Command::Up(_) => run::up::run(&settings, out),
+        Command::Master(_) => run::master::run(&settings, out),
+        Command::Worker(_) => run::worker::run(&settings, out),
         client => client_runtime()?.block_on(run_client(client, &settings, out)),
     }
 }

@@ -119,6 +119,18 @@ fn up_prints_where_everything_is_does_a_job_and_ends_in_order() {
 }
 
 #[test]
+fn up_says_where_it_is_to_programs_too() {
+    let home = TempDir::new().unwrap();
+    let mut up = Running::start(home.path(), &["up", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&up.prints("}\n")).unwrap();
+    let (code, text) = ended(flota(home.path(), &["fleet", "--url", said["web_url"].as_str().unwrap()]));
+    assert_eq!(code, 0, "{text}");
+    let (code, text) =
+        ended(flota(home.path(), &["logs", "--for", "1s", "--mqtt-url", said["mqtt_url"].as_str().unwrap()]));
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
 fn a_second_ctrl_c_ends_at_once() {
     let home = TempDir::new().unwrap();
     let mut up = Running::start(home.path(), &["up"]);

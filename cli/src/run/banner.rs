@@ -4,6 +4,11 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::Out;
+
 /// Where everything is.
 pub struct Banner<'a> {
     /// As a client on this machine reaches it.
@@ -24,11 +29,26 @@ pub struct Banner<'a> {
     pub ai: Option<String>,
     /// `(what, wanted port, port)` of those that were taken.
     pub moved: Vec<(&'static str, u16, u16)>,
+    /// Other machines reach gRPC, but are told an address that only this one reaches.
+    pub tells_loopback: bool,
     /// The web port is the one that clients try by themselves.
     pub usual_web: bool,
 }
 
 impl Banner<'_> {
+    /// For programs, one line.
+    pub fn json(&self) -> serde_json::Value {
+        json!({
+            "web_url": format!("http://{}", self.web), "grpc_endpoint": self.grpc, "mqtt_url": self.broker,
+            "topic_root": self.topic_root, "data_dir": self.data_dir, "worker_id": self.worker.as_ref().map(|(id, _)| id),
+        })
+    }
+
+    /// Says it the way that is wanted.
+    pub fn print(&self, out: &Out) -> Result<(), Failure> {
+        if out.json { out.json(&self.json()) } else { out.piece(&self.text()) }
+    }
+
     /// The text, ending in a line break.
     pub fn text(&self) -> String {
         let url = format!("http://{}", self.web);
@@ -47,6 +67,14 @@ impl Banner<'_> {
         }
         for (what, wanted, port) in &self.moved {
             let _ = writeln!(text, "\n  Port {wanted} is taken: {what} is on {port} instead.");
+        }
+        if self.tells_loopback {
+            let _ = writeln!(
+                text,
+                "\n  Workers on other machines are told to report to {}, which they can't reach:\n  set \
+                 FLOTA_GRPC_ADVERTISE to this machine's name and port as they see it.",
+                self.grpc
+            );
         }
         let _ = writeln!(text, "\nWatch it:  {}", self.watch());
         let client = if self.usual_web { "flota".into() } else { format!("FLOTA_URL={url} flota") };
@@ -91,6 +119,7 @@ mod tests {
             worker: Some(("w-1".into(), "ai 64".into())),
             ai: None,
             moved: Vec::new(),
+            tells_loopback: false,
             usual_web: true,
         }
     }
@@ -118,6 +147,13 @@ mod tests {
         assert!(
             text.contains("mosquitto_sub -p 40002 ") && text.contains("FLOTA_URL=http://127.0.0.1:40001 flota ask")
         );
+    }
+
+    #[test]
+    fn an_endpoint_that_others_cannot_reach_is_said() {
+        let text = Banner { tells_loopback: true, ..banner() }.text();
+        assert!(text.contains("FLOTA_GRPC_ADVERTISE"), "{text}");
+        assert!(!banner().text().contains("FLOTA_GRPC_ADVERTISE"));
     }
 
     #[test]

@@ -14,15 +14,18 @@ use super::banner::Banner;
 use super::ports::{Fallback, Place, place};
 use super::{parts, runtime, signals};
 use crate::failure::Failure;
+use crate::output::Out;
 
-pub fn run(settings: &Settings) -> Result<(), Failure> {
+pub fn run(settings: &Settings, out: &Out) -> Result<(), Failure> {
     let hub = LogHub::new();
     init_log(settings, &hub)?;
     runtime()?.block_on(async {
         let stop = signals::stop_on_signal()?;
         let master = start(settings, &settings.broker(), Fallback::Never, hub).await?;
-        print!("{}", master.banner(settings).text());
-        let result = master.until_stopped(&stop).await;
+        let result = match master.banner(settings).print(out) {
+            Ok(()) => master.until_stopped(&stop).await,
+            Err(failure) => Err(failure),
+        };
         master.shutdown().await;
         result
     })
@@ -94,6 +97,7 @@ impl Started {
             worker: None,
             ai: None,
             moved: self.moved.clone(),
+            tells_loopback: settings.grpc_advertise.is_none() && self.master.grpc_addr.ip().is_unspecified(),
             usual_web: web == SocketAddr::from((Ipv4Addr::LOCALHOST, 8888)),
         }
     }

@@ -9,8 +9,9 @@ use super::parts::{StartedWorker, ai_text, slots_text, start_worker};
 use super::ports::Fallback;
 use super::{runtime, signals, worker};
 use crate::failure::Failure;
+use crate::output::Out;
 
-pub fn run(settings: &Settings) -> Result<(), Failure> {
+pub fn run(settings: &Settings, out: &Out) -> Result<(), Failure> {
     let hub = LogHub::new();
     init_log(settings, &hub)?;
     runtime()?.block_on(async {
@@ -18,10 +19,10 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         let broker = settings.mqtt_url.clone().unwrap_or(Broker::Embedded);
         let master = start(settings, &broker, Fallback::Free, hub).await?;
         let result = match start_worker(settings, &master.broker_url).await {
-            Ok(worker) => {
-                say(settings, &master, &worker);
-                until_stopped(&master, &worker, &stop).await
-            }
+            Ok(worker) => match say(settings, out, &master, &worker) {
+                Ok(()) => until_stopped(&master, &worker, &stop).await,
+                Err(failure) => Err(failure),
+            },
             Err(failure) => Err(failure),
         };
         master.shutdown().await;
@@ -29,11 +30,11 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     })
 }
 
-fn say(settings: &Settings, master: &Started, worker: &StartedWorker) {
+fn say(settings: &Settings, out: &Out, master: &Started, worker: &StartedWorker) -> Result<(), Failure> {
     let mut banner = master.banner(settings);
     banner.worker = Some((worker.running.worker_id().to_string(), slots_text(settings)));
     banner.ai = Some(ai_text(settings));
-    print!("{}", banner.text());
+    banner.print(out)
 }
 
 /// The worker ends first: what it has finished still reaches the master.

@@ -3,19 +3,26 @@
 use flota_common::config::{Broker, Settings};
 use flota_common::logging;
 use flota_worker::{RunningWorker, Stopped};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::Identity;
 
 use super::{parts, runtime, signals};
 use crate::failure::Failure;
+use crate::output::Out;
 
-pub fn run(settings: &Settings) -> Result<(), Failure> {
+pub fn run(settings: &Settings, out: &Out) -> Result<(), Failure> {
     logging::init(settings, None::<Identity>).map_err(|error| Failure::Usage(error.to_string()))?;
     runtime()?.block_on(async {
         let stop = signals::stop_on_signal()?;
         let broker = broker_url(settings)?;
         let worker = parts::start_worker(settings, &broker).await?;
-        println!("worker {} at the broker {broker}; Ctrl-C stops it", worker.running.worker_id());
+        let id = worker.running.worker_id();
+        if out.json {
+            out.json(&json!({"worker_id": id, "mqtt_url": broker, "data_dir": settings.data_dir}))?;
+        } else {
+            out.line(format!("worker {id} at the broker {broker}; Ctrl-C stops it"))?;
+        }
         until_stopped(&worker.running, &stop).await
     })
 }
