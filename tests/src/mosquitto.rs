@@ -11,8 +11,8 @@ use crate::{Process, ports, until};
 pub struct Mosquitto {
     /// Where it listens.
     pub port: u16,
-    directory: TempDir,
     process: Process,
+    directory: TempDir,
 }
 
 impl Mosquitto {
@@ -84,7 +84,19 @@ pub async fn subscribe(port: u16, topic: &str, directory: &std::path::Path) -> P
     let line = Process::start(
         &name,
         directory,
-        Command::new("mosquitto_sub").args(["-d", "-v", "-q", "1", "-p", &port.to_string(), "-t", topic]),
+        // Line by line, although nobody looks: else it keeps what it has to say until it has a page of it.
+        Command::new("stdbuf").args([
+            "-oL",
+            "mosquitto_sub",
+            "-d",
+            "-v",
+            "-q",
+            "1",
+            "-p",
+            &port.to_string(),
+            "-t",
+            topic,
+        ]),
     );
     line.printed("Subscribed").await;
     line

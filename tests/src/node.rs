@@ -18,9 +18,10 @@ pub struct Node {
     /// Where the embedded broker of `flota up` is.
     pub mqtt_port: u16,
     role: &'static str,
-    directory: TempDir,
     settings: BTreeMap<String, String>,
+    // Before its directory: it ends first, and its log is read then.
     process: Option<Process>,
+    directory: TempDir,
 }
 
 impl Node {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 
 use flota_tests::{Mosquitto, Node, node::workers_ready, ports};
 
@@ -97,33 +98,28 @@ async fn a_database_of_a_newer_flota_is_refused_with_both_versions() {
     let job = rest.echo("kept", 0).await;
     rest.completed(&job).await;
     assert!(node.stop().await.success(), "{}", node.log());
-    set_schema(&node, Some(9_999));
+    let version = set_schema(&node, 9_999);
     node.spawn();
     assert!(!node.process().ended().await.success(), "{}", node.log());
     says(&node.log(), &["9999", "newer"]);
     assert!(!node.log().contains("panicked"), "{}", node.log());
 
-    set_schema(&node, None);
+    assert_eq!(set_schema(&node, version), 9_999, "what is newer was to be left as it is");
     node.start_again().await;
     assert_eq!(rest.job(&job).await["state"], "completed");
 }
 
-/// Writes the schema's version into the header of the SQLite file (`user_version`, 4 bytes at 60); `None` puts back what was
-/// there.
-fn set_schema(node: &Node, version: Option<u32>) {
-    const AT: usize = 60;
-    let database = node.data_dir().join("flota.db");
-    let before = node.directory().join("user_version");
-    let mut bytes = fs::read(&database).expect("failed to read the database");
-    let field = match version {
-        Some(version) => {
-            fs::write(&before, &bytes[AT..AT + 4]).expect("failed to keep the version");
-            version.to_be_bytes().to_vec()
-        }
-        None => fs::read(&before).expect("failed to read the version"),
-    };
-    bytes[AT..AT + 4].copy_from_slice(&field);
-    fs::write(&database, bytes).expect("failed to write the database");
+/// Sets the schema's version in the database, and gives the one before.
+fn set_schema(node: &Node, version: u32) -> u32 {
+    let program = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+        print(db.execute('PRAGMA user_version').fetchone()[0])\n\
+        db.execute(f'PRAGMA user_version = {int(sys.argv[2])}')\n";
+    let mut python = Command::new("python3");
+    python.args(["-c", program]).arg(node.data_dir().join("flota.db")).arg(version.to_string());
+    let output = python.output().expect("failed to start python3");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("no version")
 }
 
 #[tokio::test(flavor = "multi_thread")]
