@@ -33,7 +33,7 @@ fmt: ## format the Rust sources
 bench: ## measure jobs a second and latency (ARGS="…" goes to flota bench dispatch)
 	@scripts/bench.sh $(ARGS)
 
-nightly: ## what takes too long for every day: 20,000 simulated seeds, 20,000 nonces with a killed worker, 200,000 queued jobs
+nightly: ## what takes too long for every day: 20,000 simulated seeds, a search of 20,000 nonces with a killed worker
 	@scripts/nightly.sh
 
 setup: ## only install what run, check and test need

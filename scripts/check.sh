@@ -10,4 +10,4 @@ step "lints"
 scripts/lint.sh
 step "tests of the wire and the core"
 cargo test --locked -p flota-proto -p flota-common --lib
-cargo test --locked -p flota-master --lib core::
+cargo test --locked -p flota-master --lib --test core --test simulation

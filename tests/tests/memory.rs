@@ -1,15 +1,12 @@
-//! What an idle fleet and a queued job cost in memory. `FLOTA_TEST_QUEUED` sets how many jobs are queued (200,000 every night).
+//! What an idle fleet and a queued job cost in memory.
 
 use flota_tests::{Node, node::workers_ready};
 use serde_json::json;
 
 const IDLE_MIB_MAX: u64 = 150;
 const JOB_BYTES_MAX: u64 = 2_048;
+const QUEUED: usize = 200_000;
 const BATCH: usize = 10_000;
-
-fn queued() -> usize {
-    std::env::var("FLOTA_TEST_QUEUED").ok().and_then(|text| text.parse().ok()).unwrap_or(50_000)
-}
 
 fn resident_kib(fleet: &Node) -> u64 {
     fleet.process().resident_kib().unwrap_or_else(|| panic!("its memory is not to be read: {}", fleet.log()))
@@ -26,12 +23,12 @@ async fn an_idle_fleet_is_small_and_so_is_a_job_that_waits() {
     assert!(idle < IDLE_MIB_MAX * 1024, "idle it takes {idle} KiB");
 
     let job = json!({"kind": "echo", "payload": {"value": "waits"}, "requires": {"worker_id": "nobody"}});
-    for _ in 0..queued() / BATCH {
+    for _ in 0..QUEUED / BATCH {
         rest.batch(vec![job.clone(); BATCH]).await;
     }
     let fleet_now = rest.get("/fleet").await.body;
-    assert_eq!(fleet_now["queue"]["depth"].as_u64(), u64::try_from(queued()).ok(), "{fleet_now}");
-    let cost = resident_kib(&fleet).saturating_sub(idle) * 1024 / queued() as u64;
+    assert_eq!(fleet_now["queue"]["depth"].as_u64(), u64::try_from(QUEUED).ok(), "{fleet_now}");
+    let cost = resident_kib(&fleet).saturating_sub(idle) * 1024 / QUEUED as u64;
     println!("a queued job: {cost} bytes");
     assert!(cost < JOB_BYTES_MAX, "a queued job takes {cost} bytes");
 }

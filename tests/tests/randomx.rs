@@ -46,23 +46,6 @@ async fn the_fleet_computes_the_reference_hashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_again_comes_from_the_cache_and_is_hashed_anew_without_it() {
-    let fleet = Node::up().with("FLOTA_RANDOMX_THREADS", "1").start().await;
-    let rest = fleet.rest();
-    workers_ready(&rest, 1).await;
-    let body =
-        |cache: bool| json!({"kind": "randomx.hash", "cache": cache, "payload": {"key": "", "inputs": ["", "00"]}});
-    let first = rest.completed(&rest.submit(body(true)).await).await;
-    assert_eq!(first["workers"].as_array().map(Vec::len), Some(1));
-    let second = rest.completed(&rest.submit(body(true)).await).await;
-    assert_eq!(second["result"], first["result"]);
-    assert_eq!(second["workers"], json!([]), "no worker was to compute it again");
-    let third = rest.completed(&rest.submit(body(false)).await).await;
-    assert_eq!(third["result"], first["result"]);
-    assert_eq!(third["workers"].as_array().map(Vec::len), Some(1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_hashes_text_and_hex() {
     let fleet = Node::up().with("FLOTA_RANDOMX_THREADS", "1").start().await;
     workers_ready(&fleet.rest(), 1).await;

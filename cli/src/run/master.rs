@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use flota_common::config::{Broker as BrokerSetting, Settings};
+use flota_common::config::{Broker as BrokerSetting, Settings, SimpleWorkers};
 use flota_common::logging;
 use flota_master::RunningMaster;
 use flota_master::logs::LogHub;
 use flota_master::mqtt::broker::Broker;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::banner::Banner;
 use super::ports::{Fallback, Place, place};
@@ -56,6 +57,12 @@ pub async fn start(
     hub: LogHub,
 ) -> Result<Started, Failure> {
     settings.check_exposure(broker)?;
+    if settings.simple_workers == SimpleWorkers::Trusted {
+        warn!(
+            "FLOTA_SIMPLE_WORKERS is trusted: API keys travel in clear on {}/workers/+/tasks, to whoever may read there",
+            settings.topic_root
+        );
+    }
     let lock = parts::prepare_data(settings)?;
     let web = place("web_listen", &settings.web_listen, fallback)?;
     let grpc = place("grpc_listen", &settings.grpc_listen, fallback)?;
