@@ -44,11 +44,11 @@ pub fn broker(text: &str) -> Parsed<Broker> {
     if text == "embedded" {
         return Some(Broker::Embedded);
     }
-    let url = Url::parse(text).ok()?;
+    let url = Url::parse(text.strip_suffix('/').unwrap_or(text)).ok()?;
     let fits = matches!(url.scheme(), "mqtt" | "mqtts")
         && url.host_str().is_some_and(|host| !host.is_empty())
         && !has_account(&url)
-        && matches!(url.path(), "" | "/")
+        && url.path().is_empty()
         && url.query().is_none()
         && url.port() != Some(0);
     fits.then_some(Broker::At(url))
@@ -241,7 +241,9 @@ mod tests {
     fn brokers_are_embedded_or_at_an_address_without_an_account() {
         assert_eq!(broker("embedded"), Some(Broker::Embedded));
         assert!(matches!(broker("mqtt://broker"), Some(Broker::At(_))));
-        assert!(matches!(broker("mqtts://broker:8883/"), Some(Broker::At(_))));
+        let url =
+            |text| broker(text).map(|broker| matches!(broker, Broker::At(url) if url.as_str() == "mqtts://b:8883"));
+        assert_eq!((url("mqtts://b:8883"), url("mqtts://b:8883/")), (Some(true), Some(true)));
         for bad in ["broker:1883", "http://broker", "mqtt://ana:pw@broker", "mqtt://", "mqtt://b/topic", "mqtt://b:0"] {
             assert_eq!(broker(bad), None, "{bad}");
         }
