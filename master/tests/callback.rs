@@ -317,3 +317,30 @@ async fn stopping_ends_open_streams_and_then_the_server() {
     assert!(matches!(fixture.command().await, Command::StreamClosed(StreamId(1))));
     within(fixture.callback.ended()).await;
 }
+
+/// Forwards until `frozen`, then keeps the connections open without a word.
+async fn freezing(to: std::net::SocketAddr, frozen: CancellationToken) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut server = tokio::net::TcpStream::connect(to).await.unwrap();
+        let copying = tokio::io::copy_bidirectional(&mut peer, &mut server);
+        frozen.run_until_cancelled(copying).await;
+        std::future::pending::<()>().await;
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_peer_that_has_died_without_a_word_is_noticed() {
+    let mut fixture = Fixture::start(None).await;
+    let frozen = CancellationToken::new();
+    let addr = freezing(fixture.callback.addr(), frozen.clone()).await;
+    let mut client = WorkerCallbackClient::connect(format!("http://{addr}")).await.unwrap();
+    let opening = tokio::spawn(async move { open(&mut client, hello()).await });
+    let (_, _to_worker) = fixture.welcome(1).await;
+    let _open = within(opening).await.unwrap().unwrap();
+    frozen.cancel();
+    assert!(matches!(fixture.command().await, Command::StreamClosed(StreamId(1))));
+}

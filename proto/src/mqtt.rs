@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::kinds::{Class, Kind};
@@ -77,14 +77,14 @@ pub struct Register {
     /// Of the program.
     #[serde(default)]
     pub version: String,
-    /// How many units of a class run at once.
-    #[serde(default)]
+    /// How many units of a class run at once; classes that this build does not know are left out.
+    #[serde(default, deserialize_with = "known_classes")]
     pub slots: BTreeMap<Class, u32>,
     /// How many units of a class may wait at the worker beyond its slots.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "known_classes")]
     pub prefetch: BTreeMap<Class, u32>,
-    /// What it can compute.
-    #[serde(default)]
+    /// What it can compute; kinds that this build does not know are left out.
+    #[serde(default, deserialize_with = "known_kinds")]
     pub kinds: Vec<Kind>,
     /// Models that it serves without a key of the user's; `demo` is the built-in stand-in.
     #[serde(default)]
@@ -95,6 +95,18 @@ pub struct Register {
     /// What its operator says of it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+/// A newer worker may offer more than an older master knows.
+fn known_kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Kind>, D::Error> {
+    let offered = Vec::<String>::deserialize(deserializer)?;
+    Ok(offered.iter().filter_map(|kind| kind.parse().ok()).collect())
+}
+
+fn known_classes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Class, u32>, D::Error> {
+    let offered = BTreeMap::<String, u32>::deserialize(deserializer)?;
+    let known = |name: &str| Class::ALL.into_iter().find(|class| class.as_str() == name);
+    Ok(offered.into_iter().filter_map(|(name, count)| Some((known(&name)?, count))).collect())
 }
 
 /// What a worker does.
@@ -157,10 +169,10 @@ pub struct WorkerStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot_id: String,
     /// How many units of a class run at once.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "known_classes")]
     pub slots: BTreeMap<Class, u32>,
     /// How many units of a class run now.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "known_classes")]
     pub running: BTreeMap<Class, u32>,
     /// Hashes a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,4 +333,18 @@ pub struct LogLine {
     /// Whom it concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<WorkerId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_workers_offers_are_taken_as_far_as_they_are_known() {
+        let text = r#"{"worker_id":"w","protocol":1,"kinds":["echo","quantum.fold"],"slots":{"echo":2,"qpu":9},
+            "prefetch":{"qpu":1},"news":true}"#;
+        let register: Register = serde_json::from_str(text).expect("it is taken");
+        assert_eq!((register.kinds, register.slots), (vec![Kind::Echo], BTreeMap::from([(Class::Echo, 2)])));
+        assert!(register.prefetch.is_empty());
+    }
 }
