@@ -46,6 +46,7 @@ collect_packages() {
     test)
       have mosquitto || [ -x /usr/sbin/mosquitto ] || need mosquitto
       have mosquitto_sub || need mosquitto-clients
+      have openssl || need openssl
       [ -n "$(chromium_path)" ] || need chromium
       if ! venv_fits && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then need python3 python3-venv; fi
       ;;
