@@ -31,8 +31,8 @@ export const en = {
     now: 'Connect now',
   },
   pulse: {
-    online: (n: number) => many(n, '1 worker', `${n} workers`),
-    queue: (n: number) => `${n} waiting`,
+    online: (n: number, text = String(n)) => many(n, '1 worker', `${text} workers`),
+    queue: (text: string) => `${text} waiting`,
     noWorkers: 'No workers yet',
     connected: 'Connected',
     disconnected: 'Not connected',

@@ -32,8 +32,8 @@ export const es: Texts = {
     now: 'Conectar ya',
   },
   pulse: {
-    online: (n: number) => many(n, '1 trabajador', `${n} trabajadores`),
-    queue: (n: number) => `${n} en espera`,
+    online: (n: number, text = String(n)) => many(n, '1 trabajador', `${text} trabajadores`),
+    queue: (text: string) => `${text} en espera`,
     noWorkers: 'Aún no hay trabajadores',
     connected: 'Conectado',
     disconnected: 'Sin conexión',
