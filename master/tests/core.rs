@@ -1,4 +1,5 @@
 //! Ring 1: the core's rules, one sentence each, with integer time.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

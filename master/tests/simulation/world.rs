@@ -26,14 +26,14 @@ const STEPS_AFTER: u64 = 40_000;
 /// Something on its way.
 enum Message {
     Task(Box<Assignment>),
-    ToMaster { worker: usize, boot: u64, stream: Option<StreamId>, what: Box<ToMaster> },
+    ToMaster { worker: usize, boot: u64, stream: Option<StreamId>, what: ToMaster },
     ToWorker { worker: WorkerId, stream: StreamId, what: ToWorker },
 }
 
 enum ToMaster {
     Register,
     Open,
-    Report(Report),
+    Report(Box<Report>),
 }
 
 #[derive(Clone)]
@@ -209,13 +209,13 @@ impl World {
                     self.note(format!("{unit} attempt {attempt} counts"));
                     self.counts(unit, attempt);
                 }
-                self.to_worker(stream, ToWorker::Ack(unit, attempt));
+                self.send_to_worker(stream, ToWorker::Ack(unit, attempt));
             }
             Effect::Cancel(stream, unit, attempt) | Effect::TakeBack(stream, unit, attempt) => {
-                self.to_worker(stream, ToWorker::Cancel(unit, attempt));
+                self.send_to_worker(stream, ToWorker::Cancel(unit, attempt));
             }
             Effect::Goodbye(stream, _) => {
-                self.to_worker(stream, ToWorker::Goodbye);
+                self.send_to_worker(stream, ToWorker::Goodbye);
                 self.streams.remove(&stream);
             }
             Effect::Event { job, event, last, .. } => {
@@ -256,7 +256,7 @@ impl World {
         self.send(delay, Message::Task(Box::new(assignment)));
     }
 
-    fn to_worker(&mut self, stream: StreamId, what: ToWorker) {
+    fn send_to_worker(&mut self, stream: StreamId, what: ToWorker) {
         let Some(index) = self.streams.get(&stream) else { return };
         let worker = self.workers[*index].id.clone();
         let delay = self.rng.random_range(0..100);
@@ -272,13 +272,13 @@ impl World {
             }
             match entry.remove() {
                 Message::Task(assignment) => self.take_task(*assignment),
-                Message::ToMaster { worker, boot, stream, what } => self.to_master(worker, boot, stream, *what),
+                Message::ToMaster { worker, boot, stream, what } => self.arrives_at_master(worker, boot, stream, what),
                 Message::ToWorker { worker, stream, what } => self.worker_hears(&worker, stream, what),
             }
         }
     }
 
-    fn to_master(&mut self, index: usize, boot: u64, stream: Option<StreamId>, what: ToMaster) {
+    fn arrives_at_master(&mut self, index: usize, boot: u64, stream: Option<StreamId>, what: ToMaster) {
         if self.workers[index].boot != boot {
             return;
         }
@@ -302,7 +302,7 @@ impl World {
             ToMaster::Report(report) => {
                 // A stream is in order and whole as long as it is open.
                 if let Some(stream) = stream.filter(|stream| self.streams.contains_key(stream)) {
-                    self.input(Input::Report(stream, Box::new(report)));
+                    self.input(Input::Report(stream, report));
                 }
             }
         }
@@ -335,7 +335,7 @@ impl World {
         let held =
             Held { kind: assignment.kind, part: assignment.part, done_at: self.now.after_ms(work_ms), fails, finds };
         worker.held.insert(key, held);
-        let started = assignment.unit.index % 2 == 0;
+        let started = assignment.unit.index.is_multiple_of(2);
         let report = Report { accepted: vec![(key.0, key.1, started)], ..Report::default() };
         self.report(index, report);
     }
@@ -343,7 +343,7 @@ impl World {
     fn report(&mut self, index: usize, report: Report) {
         let worker = &self.workers[index];
         let (boot, stream) = (worker.boot, worker.stream);
-        let what = Box::new(ToMaster::Report(report));
+        let what = ToMaster::Report(Box::new(report));
         self.send(1, Message::ToMaster { worker: index, boot, stream, what });
     }
 
@@ -356,7 +356,7 @@ impl World {
         if self.workers[index].stream.is_none() {
             if self.chance(20) {
                 for what in [ToMaster::Open, ToMaster::Register] {
-                    self.send(1, Message::ToMaster { worker: index, boot, stream: None, what: Box::new(what) });
+                    self.send(1, Message::ToMaster { worker: index, boot, stream: None, what });
                 }
             }
             return;
@@ -432,12 +432,11 @@ impl World {
         }
         if self.chance(2)
             && let Some(id) = self.some_live_job()
+            && self.input(Input::Cancel(id))
         {
-            if self.input(Input::Cancel(id)) {
-                self.note(format!("{id} is cancelled by its user"));
-                if let Some(promise) = self.promised.get_mut(&id) {
-                    promise.cancelled = true;
-                }
+            self.note(format!("{id} is cancelled by its user"));
+            if let Some(promise) = self.promised.get_mut(&id) {
+                promise.cancelled = true;
             }
         }
         if self.chance(2)
