@@ -1,6 +1,7 @@
 //! MQTT: registers the worker, says what it does, and takes in what the master says.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flota_common::clock;
@@ -9,6 +10,7 @@ use flota_proto::mqtt::{Control, LogLine, MasterStatus, Register, WorkerState, W
 use flota_proto::topics::Topics;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::Stopped;
@@ -16,6 +18,9 @@ use crate::control::{Commands, Next};
 use crate::epoch::{EpochGate, Master, Masters, Sighting};
 use crate::intake::{self, without_value};
 use crate::runner::Runner;
+
+/// How long after connecting the worker looks whether the broker does what it acknowledges.
+const CHECK_AFTER: Duration = Duration::from_secs(10);
 
 /// The worker's end of the broker.
 pub(crate) struct Link {
@@ -40,18 +45,52 @@ impl Link {
         let own_control = self.topics.worker_control(&self.register.worker_id);
         let own_state = self.topics.worker_state(&self.register.worker_id);
         let master_status = self.topics.master_status();
-        while let Some(event) = events.recv().await {
+        let (mut check_at, mut own_state_seen) = (None, false);
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = until(check_at) => {
+                    check_at = None;
+                    self.check(&own_state, own_state_seen);
+                    continue;
+                }
+            };
+            let Some(event) = event else { return };
             match event {
-                Event::Connected { .. } => self.on_connected(),
+                Event::Connected { .. } => {
+                    self.on_connected();
+                    (check_at, own_state_seen) = (Some(Instant::now() + CHECK_AFTER), false);
+                }
                 Event::Disconnected { reason } => warn!("{reason}"),
                 Event::Message { topic, payload, .. } => match &topic {
                     topic if *topic == tasks => self.on_tasks(&payload),
                     topic if *topic == control || *topic == own_control => self.on_control(topic, &payload),
-                    topic if *topic == own_state => self.on_own_state(topic, &payload),
+                    topic if *topic == own_state => {
+                        own_state_seen |= self.on_own_state(topic, &payload);
+                    }
                     topic if *topic == master_status => self.on_master_status(topic, &payload),
                     topic => debug!(topic, "ignored a message that was not subscribed to"),
                 },
             }
+        }
+    }
+
+    /// A publish that access rules forbid is acknowledged all the same: only what comes back proves that it was taken.
+    fn check(&self, own_state: &str, own_state_seen: bool) {
+        if !own_state_seen {
+            let line = format!(
+                "the MQTT broker does not give back what this worker says on {own_state}: its access rules must let \
+                 this account publish and subscribe there"
+            );
+            self.runner.log.warn(None, &line);
+        }
+        if self.master.borrow().is_none() {
+            let line = format!(
+                "connected to the MQTT broker, but no master has announced itself on {}: start it, or check that \
+                 FLOTA_TOPIC_ROOT is the same for both",
+                self.topics.master_status()
+            );
+            self.runner.log.warn(None, &line);
         }
     }
 
@@ -124,16 +163,25 @@ impl Link {
     }
 
     /// The broker's word of this worker's death, late or of an earlier process: the retained state must be made true again.
-    fn on_own_state(&self, topic: &str, payload: &[u8]) {
-        let Some(state) = read::<WorkerStatus>(topic, payload) else { return };
-        if state.status != WorkerState::Offline || self.runner.mode().closing {
-            return;
+    /// Answers whether it was about this process.
+    fn on_own_state(&self, topic: &str, payload: &[u8]) -> bool {
+        let Some(state) = read::<WorkerStatus>(topic, payload) else { return false };
+        let ours = state.boot_id == self.register.boot_id;
+        if state.status == WorkerState::Offline && !self.runner.mode().closing {
+            if ours {
+                self.announce();
+            } else {
+                self.say_status.notify_one();
+            }
         }
-        if state.boot_id == self.register.boot_id {
-            self.announce();
-        } else {
-            self.say_status.notify_one();
-        }
+        ours
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

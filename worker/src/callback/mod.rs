@@ -70,6 +70,8 @@ enum StreamEnd {
     Unreachable(String, String),
     #[error("the master at {0} refused it: {1}")]
     Refused(String, String),
+    #[error("the connection to the master at {0} broke: {1}")]
+    Broken(String, String),
     #[error("the master closed it")]
     Closed,
     #[error("the master said goodbye: {0}")]
@@ -148,15 +150,17 @@ impl Callback {
     }
 
     async fn session(&mut self, stream: u64, endpoint: &str) -> StreamEnd {
-        let channel = match connect(endpoint).await {
-            Ok(channel) => channel,
-            Err(error) => return StreamEnd::Unreachable(endpoint.to_owned(), error),
+        let opening = async {
+            let channel =
+                connect(endpoint).await.map_err(|error| StreamEnd::Unreachable(endpoint.to_owned(), error))?;
+            let opened = tokio::time::timeout(WELCOME_TIMEOUT, self.open(stream, channel.clone(), endpoint)).await;
+            let (inbound, epoch) = opened.map_err(|_| StreamEnd::NoWelcome(endpoint.to_owned()))??;
+            Ok((channel, inbound, epoch))
         };
-        let opened = tokio::time::timeout(WELCOME_TIMEOUT, self.open(stream, channel.clone(), endpoint));
-        let (inbound, epoch) = match opened.await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(end)) => return end,
-            Err(_) => return StreamEnd::NoWelcome(endpoint.to_owned()),
+        let (channel, inbound, epoch) = match self.closing.run_until_cancelled(opening).await {
+            Some(Ok(opened)) => opened,
+            Some(Err(end)) => return end,
+            None => return StreamEnd::Closed,
         };
         self.channel.send_replace(Some(channel));
         self.connected.send_replace(true);
@@ -299,10 +303,12 @@ fn goodbye(reason: String) -> StreamEnd {
 }
 
 fn refused(endpoint: &str, status: Status) -> StreamEnd {
-    if status.code() == Code::AlreadyExists {
-        return StreamEnd::Superseded;
+    let (endpoint, message) = (endpoint.to_owned(), status.message().to_owned());
+    match status.code() {
+        Code::AlreadyExists => StreamEnd::Superseded,
+        Code::Unknown | Code::Unavailable | Code::Internal | Code::Cancelled => StreamEnd::Broken(endpoint, message),
+        _ => StreamEnd::Refused(endpoint, message),
     }
-    StreamEnd::Refused(endpoint.to_owned(), status.message().to_owned())
 }
 
 /// Completes "cannot reach the master at …: ".

@@ -139,8 +139,9 @@ impl Runner {
     }
 
     fn spawn(self: &Arc<Self>, start: Start) {
-        let (unit, attempt, kind) = (start.work.task.unit_id, start.work.task.attempt, start.work.task.kind);
-        let span = info_span!("attempt", %unit, attempt, %kind);
+        let (unit, attempt) = (start.work.task.unit_id, start.work.task.attempt);
+        // A slot that became free starts the next attempt: that one is no part of the one that ended.
+        let span = info_span!(parent: None, "attempt", %unit, attempt);
         let runner = self.clone();
         self.executions.spawn_on(async move { runner.run(start).await }.instrument(span), &self.runtime);
     }
