@@ -1,174 +1,19 @@
 //! Ring 1: the core's rules, one sentence each, with integer time.
 #![allow(clippy::unwrap_used)]
 
+mod fleet;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use flota_master::core::{Assignment, Core, Dependency, Effect, Input, Limits, Moment};
-use flota_master::handle::{
-    Heartbeat, Hello, JobFilter, Refused, Report, StreamId, UnitFailure, UnitResult, WorkerControl,
-};
+use flota_master::core::{Assignment, Effect, Input};
+use flota_master::handle::{Heartbeat, Hello, JobFilter, Refused, Report, StreamId, WorkerControl};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::{Capabilities, Register, WorkerState, WorkerStatus};
-use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure, Requires};
-use flota_proto::{Class, JobId, Kind, Timestamp, UnitId, WorkerId};
+use flota_proto::rest::{AttemptOutcome, JobState, OnDependencyFailure, Requires};
+use flota_proto::{Class, Kind, WorkerId};
 
-/// A core with a clock and the streams of its workers.
-struct Fleet {
-    core: Core,
-    now: Timestamp,
-    streams: u64,
-}
-
-impl Fleet {
-    fn new() -> Self {
-        Self { core: Core::new(Limits::default()), now: Timestamp(1_000_000), streams: 0 }
-    }
-
-    fn handle(&mut self, input: Input) -> Result<Vec<Effect>, Refused> {
-        let effects = self.core.handle(Moment { now: self.now, entropy: 0 }, input);
-        self.core.audit().unwrap();
-        let _ = self.core.take_changes();
-        effects
-    }
-
-    fn after(&mut self, ms: u64) -> Vec<Effect> {
-        self.now = self.now.after_ms(ms);
-        self.handle(Input::Tick).unwrap()
-    }
-
-    fn worker(&mut self, id: &str) -> (StreamId, Vec<Effect>) {
-        self.worker_as(register(id))
-    }
-
-    fn worker_as(&mut self, register: Register) -> (StreamId, Vec<Effect>) {
-        self.streams += 1;
-        let stream = StreamId(self.streams);
-        let (worker, boot_id) = (register.worker_id.clone(), register.boot_id.clone());
-        self.handle(Input::Register(Box::new(register))).unwrap();
-        let hello = Hello { worker, boot_id, running: Vec::new(), finished: Vec::new() };
-        let effects = self.handle(Input::Open(hello, stream)).unwrap();
-        (stream, effects)
-    }
-
-    fn submit(&mut self, job: NewJob) -> Vec<Effect> {
-        let dependencies = job.depends_on.iter().map(|id| Dependency { id: *id, ended: None }).collect();
-        self.handle(Input::Submit { job: Box::new(job), dependencies }).unwrap()
-    }
-
-    fn report(&mut self, stream: StreamId, report: Report) -> Vec<Effect> {
-        self.handle(Input::Report(stream, Box::new(report))).unwrap()
-    }
-
-    fn accept(&mut self, stream: StreamId, task: &Assignment) -> Vec<Effect> {
-        self.report(stream, Report { accepted: vec![(task.unit, task.attempt, true)], ..Report::default() })
-    }
-
-    fn finish(&mut self, stream: StreamId, task: &Assignment) -> Vec<Effect> {
-        self.report(stream, result(task.unit, task.attempt, r#"{"value":1}"#))
-    }
-
-    fn break_it(&mut self, stream: StreamId, task: &Assignment, retryable: bool) -> Vec<Effect> {
-        let error = JobError { code: "broke".into(), message: "it broke".into() };
-        let (unit, attempt) = (task.unit, task.attempt);
-        let failure = UnitFailure { unit, attempt, error, retryable, retry_after_ms: 0 };
-        self.report(stream, Report { failures: vec![failure], ..Report::default() })
-    }
-
-    fn state(&self, id: JobId) -> JobState {
-        self.core.job_view(id).unwrap().state
-    }
-}
-
-fn result(unit: UnitId, attempt: u64, output: &str) -> Report {
-    let output = Bytes::copy_from_slice(output.as_bytes());
-    Report { results: vec![UnitResult { unit, attempt, output, elapsed_ms: 5, hashes: 0 }], ..Report::default() }
-}
-
-fn register(id: &str) -> Register {
-    Register {
-        worker_id: id.parse().unwrap(),
-        language: "rust".into(),
-        status: "idle".into(),
-        timestamp: Timestamp(0),
-        protocol: Some(1),
-        boot_id: "1".into(),
-        version: String::new(),
-        slots: BTreeMap::from([(Class::Randomx, 1), (Class::Ai, 1), (Class::Echo, 1)]),
-        prefetch: BTreeMap::new(),
-        kinds: Kind::ALL.to_vec(),
-        models: vec!["demo".into()],
-        capabilities: Capabilities { cores: 2, memory_mib: 1000, ..Capabilities::default() },
-        labels: BTreeMap::new(),
-    }
-}
-
-fn job(kind: Kind, work: Work) -> NewJob {
-    NewJob {
-        id: JobId::generate(),
-        fingerprint: None,
-        kind,
-        payload: Bytes::from_static(b"{}"),
-        work,
-        model: None,
-        randomx_key: None,
-        queue: "default".into(),
-        project: None,
-        priority: 5,
-        max_attempts: 3,
-        timeout: Duration::from_secs(600),
-        deadline: None,
-        run_at: None,
-        requires: Requires::default(),
-        depends_on: Vec::new(),
-        on_dependency_failure: OnDependencyFailure::Fail,
-        labels: BTreeMap::new(),
-        cache: false,
-        owner: "ann".into(),
-        api_key: None,
-    }
-}
-
-fn echo() -> NewJob {
-    job(Kind::Echo, Work::Single)
-}
-
-fn tasks(effects: &[Effect]) -> Vec<Assignment> {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Publish(assignment) => Some((**assignment).clone()),
-            _ => None,
-        })
-        .collect()
-}
-
-fn task(effects: &[Effect]) -> Assignment {
-    let mut tasks = tasks(effects);
-    assert_eq!(tasks.len(), 1, "{effects:?}");
-    tasks.remove(0)
-}
-
-fn acks(effects: &[Effect]) -> Vec<bool> {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Ack { applied, .. } => Some(*applied),
-            _ => None,
-        })
-        .collect()
-}
-
-fn ended_as(effects: &[Effect]) -> Vec<AttemptOutcome> {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Attempt(outcome) => Some(*outcome),
-            _ => None,
-        })
-        .collect()
-}
+use fleet::*;
 
 #[test]
 fn a_job_goes_to_a_free_worker_at_once_and_completes() {
