@@ -127,10 +127,17 @@ impl Admitted {
             };
         };
         let refusals = Refusals::default();
-        let (mut input, output) = stream.into_split();
+        let (mut input, mut output) = stream.into_split();
+        let served = async {
+            // Before anything else, also when the client's next packet ends the connection.
+            answer(&mut output, connack, &refusals).await?;
+            tokio::select! {
+                ended = receive(&mut input, read, &mut to_router, &connect, &refusals) => ended,
+                ended = send(output, from_router, &refusals) => ended,
+            }
+        };
         let ended = tokio::select! {
-            ended = receive(&mut input, read, &mut to_router, &connect, &refusals) => ended,
-            ended = send(output, connack, from_router, &refusals) => ended,
+            ended = served => ended,
             () = guest.presence.leave.cancelled() => Err(Ended::Replaced),
         };
         let ended = ended.err().unwrap_or(Ended::Farewell);
@@ -215,23 +222,23 @@ fn check(packet: &mut Packet, refusals: &Refusals) -> Result<(), Ended> {
     }
 }
 
-/// From the router to the client, as much at once as is there.
-async fn send(
-    mut output: impl AsyncWrite + Unpin,
+async fn answer(
+    output: &mut (impl AsyncWrite + Unpin),
     connack: Notification,
-    mut from_router: LinkRx,
     refusals: &Refusals,
 ) -> Result<(), Ended> {
+    let mut buffer = BytesMut::new();
+    encode(connack, &mut buffer, refusals)?;
+    Ok(output.write_all(&buffer).await?)
+}
+
+/// From the router to the client, as much at once as is there.
+async fn send(mut output: impl AsyncWrite + Unpin, mut from_router: LinkRx, refusals: &Refusals) -> Result<(), Ended> {
     let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
-    let mut next = Some(Ok(Some(connack)));
     loop {
         let mut unscheduled = false;
         let mut over = false;
-        let first = match next.take() {
-            Some(first) => first,
-            None => from_router.next().await,
-        };
-        let mut pending = Some(first);
+        let mut pending = Some(from_router.next().await);
         while let Some(notification) = pending.take() {
             // A wake-up without news is none.
             if let Some(notification) = notification.map_err(|_| Ended::Router)? {
