@@ -22,6 +22,9 @@ use crate::runner::Runner;
 /// How long after connecting the worker looks whether the broker does what it acknowledges.
 const CHECK_AFTER: Duration = Duration::from_secs(10);
 
+/// How often the executors are asked which models they serve.
+const MODELS_EVERY: Duration = Duration::from_secs(5);
+
 /// The worker's end of the broker.
 pub(crate) struct Link {
     pub(crate) client: Client,
@@ -40,18 +43,23 @@ pub(crate) struct Link {
 
 impl Link {
     /// Reads what comes until the client ends.
-    pub(crate) async fn run(self, mut events: Events) {
+    pub(crate) async fn run(mut self, mut events: Events) {
         let (tasks, control) = (self.topics.tasks(&self.register.worker_id), self.topics.control());
         let own_control = self.topics.worker_control(&self.register.worker_id);
         let own_state = self.topics.worker_state(&self.register.worker_id);
         let master_status = self.topics.master_status();
         let (mut check_at, mut own_state_seen) = (None, false);
+        let mut look_at_models = tokio::time::interval(MODELS_EVERY);
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
                 () = until(check_at) => {
                     check_at = None;
                     self.check(&own_state, own_state_seen);
+                    continue;
+                }
+                _ = look_at_models.tick() => {
+                    self.announce_new_models();
                     continue;
                 }
             };
@@ -97,6 +105,15 @@ impl Link {
     fn on_connected(&self) {
         self.runner.log.info(None, "connected to the MQTT broker");
         self.announce();
+    }
+
+    /// Providers tell what they serve some time after the start, and it changes.
+    fn announce_new_models(&mut self) {
+        let models = self.runner.models();
+        if models != self.register.models {
+            self.register.models = models;
+            self.announce();
+        }
     }
 
     fn announce(&self) {

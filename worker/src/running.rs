@@ -234,11 +234,7 @@ fn register(config: &WorkerConfig, executors: &[Arc<dyn Executor>], boot_id: &st
     if slots.contains_key(&Class::Randomx) {
         capabilities.features.push("rx/0".to_owned());
     }
-    let models = if slots.contains_key(&Class::Ai) {
-        executors.iter().flat_map(|executor| executor.models()).collect()
-    } else {
-        Vec::new()
-    };
+    let models = executors.iter().flat_map(|executor| executor.models()).collect();
     Ok(Register {
         worker_id: config.worker_id.clone(),
         language: "rust".to_owned(),

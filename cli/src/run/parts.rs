@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flota_common::config::{Broker as BrokerSetting, DataDirError, Listen, MadeWorkerId, Settings, SimpleWorkers};
+use flota_common::config::{
+    Broker as BrokerSetting, DataDirError, Listen, MadeWorkerId, RandomxMode, Settings, SimpleWorkers,
+};
 use flota_master::MasterConfig;
 use flota_master::dispatcher::SimpleWorkers as Simple;
 use flota_master::mqtt::broker::{Broker, BrokerConfig};
@@ -144,6 +146,9 @@ fn executors(settings: &Settings) -> Vec<Arc<dyn Executor>> {
         executors.push(Arc::new(Echo));
     }
     if wanted(Class::Randomx) {
+        if settings.randomx_mode == RandomxMode::Fast {
+            tracing::warn!("FLOTA_RANDOMX_MODE=fast: this version hashes in light mode only, so it does that");
+        }
         let threads = settings.randomx_threads.and_then(|n| NonZeroUsize::new(n as usize));
         executors.push(Arc::new(RandomxExecutor::new(RandomxConfig { threads })));
     }

@@ -113,7 +113,7 @@ impl Core {
         Ok(())
     }
 
-    /// What the worker lists goes on; what it does not list, although it had accepted it, is lost.
+    /// What the worker lists goes on, as waiting until its report says that it has begun; what it does not list, although it had accepted it, is lost.
     fn adopt(
         &mut self,
         at: Moment,
@@ -124,7 +124,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         for (unit, attempt) in &hello.running {
-            if !self.accept(at, idx, *unit, *attempt, true, out) {
+            if !self.accept(at, idx, *unit, *attempt, false, out) {
                 out.push(Effect::Cancel(stream, *unit, *attempt));
             }
         }

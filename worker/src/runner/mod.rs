@@ -256,6 +256,11 @@ impl Runner {
         self.show(|table| table.beat(heartbeat));
     }
 
+    /// Models served without a user's key.
+    pub(crate) fn models(&self) -> Vec<String> {
+        self.all.iter().flat_map(|executor| executor.models()).collect()
+    }
+
     pub(crate) fn hashrate(&self) -> f64 {
         self.all.iter().map(|executor| executor.hashrate()).sum()
     }
