@@ -10,7 +10,7 @@ use tracing::error;
 use super::Dispatcher;
 use crate::core::record::{StoredJob, decode_events};
 use crate::core::{event_view, payload_view, stored_unit_view, stored_view};
-use crate::handle::{Command, JobFilter, Refused, Reply, Subscription};
+use crate::handle::{Command, JobFilter, JobUpdate, Refused, Reply, Subscription};
 use crate::store::{Reader, Store, StoreError};
 
 type Work = Box<dyn FnOnce(&mut dyn Reader) + Send>;
@@ -206,13 +206,10 @@ impl Dispatcher {
     }
 
     pub(super) fn subscribe(&mut self, id: JobId, after: Option<u64>, reply: Reply<Subscription>) {
-        let live = self.core.job_view(id).filter(|job| !job.state.ended());
-        if let (Some(job), Some(backlog)) = (live, self.core.events(id, after)) {
-            let (sender, receiver) = tokio::sync::mpsc::channel(super::SUBSCRIBER_EVENTS_MAX);
-            // Registered now: what this very batch still does to the job comes behind the backlog.
-            self.subscribers.entry(id).or_default().push(sender);
-            self.answer(reply, Subscription { backlog, live: Some(receiver), job });
-            return;
+        if let (Some(job), Some(backlog)) = (self.core.job_view(id), self.core.events(id, after)) {
+            // One that ended in this very batch is not in the store yet: its end stands in the backlog.
+            let live = (!job.state.ended()).then(|| self.live_events(id));
+            return self.answer(reply, Subscription { backlog, live, job });
         }
         self.readers.read(reply, move |reader| {
             let stored = find(reader, id)?;
@@ -222,5 +219,14 @@ impl Dispatcher {
             let backlog = later.map(|event| event_view(event, result)).collect();
             Ok(Subscription { backlog, live: None, job: stored_view(&stored.head, &stored.row) })
         });
+    }
+
+    /// What happens to a job from now on; what this very batch did already is part of the backlog too.
+    fn live_events(&mut self, id: JobId) -> tokio::sync::mpsc::Receiver<Arc<JobUpdate>> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(super::SUBSCRIBER_EVENTS_MAX);
+        let subscribers = self.subscribers.entry(id).or_default();
+        subscribers.retain(|subscriber| !subscriber.is_closed());
+        subscribers.push(sender);
+        receiver
     }
 }
