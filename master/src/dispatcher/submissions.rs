@@ -14,8 +14,10 @@ const SLICE: usize = 1000;
 /// A submission in work.
 pub struct Submission {
     jobs: std::vec::IntoIter<NewJob>,
-    /// Answers so far; those of earlier slices are committed.
-    done: Submitted,
+    /// Answers of earlier slices: they are in the store.
+    stored: Submitted,
+    /// Answers of the slice in this batch: they count when its commit succeeds.
+    slice: Submitted,
     /// Its idempotency key.
     pub key: Option<IdempotencyKey>,
     reply: Reply<Submitted>,
@@ -24,14 +26,17 @@ pub struct Submission {
 impl Submission {
     /// Ends it unfinished: what earlier slices accepted stays accepted, so the answer says so where there is one.
     pub fn refuse(self, refused: &Refused) {
-        let Self { jobs, mut done, reply, .. } = self;
-        if done.is_empty() {
-            let _ = reply.send(Err(refused.clone()));
-            return;
-        }
-        done.extend(jobs.map(|_| Err(refused.clone())));
-        let _ = reply.send(Ok(done));
+        let Self { jobs, stored, slice, reply, .. } = self;
+        let _ = reply.send(unfinished(stored, slice.len() + jobs.len(), refused));
     }
+}
+
+/// The answer where `lost` jobs behind those that are stored are not.
+fn unfinished(stored: Submitted, lost: usize, refused: &Refused) -> Result<Submitted, Refused> {
+    if stored.is_empty() {
+        return Err(refused.clone());
+    }
+    Ok(stored.into_iter().chain((0..lost).map(|_| Err(refused.clone()))).collect())
 }
 
 impl Dispatcher {
@@ -58,8 +63,8 @@ impl Dispatcher {
             let _ = reply.send(Err(refused));
             return;
         }
-        let done = Vec::with_capacity(jobs.len());
-        self.submissions.push_back(Submission { jobs: jobs.into_iter(), done, key, reply });
+        let (stored, slice) = (Vec::with_capacity(jobs.len()), Vec::new());
+        self.submissions.push_back(Submission { jobs: jobs.into_iter(), stored, slice, key, reply });
     }
 
     /// Takes the next slice of what was submitted.
@@ -68,33 +73,38 @@ impl Dispatcher {
         while left > 0
             && let Some(mut submission) = self.submissions.pop_front()
         {
-            let mut slice = Vec::new();
+            // Where the commit of an earlier slice has failed, the submission was refused.
+            submission.stored.append(&mut submission.slice);
             for job in submission.jobs.by_ref().take(left) {
-                slice.push(self.accept(at, job));
-                left -= 1;
+                submission.slice.push(self.accept(at, job));
             }
+            left -= submission.slice.len();
             if submission.jobs.len() > 0 {
-                self.answer_slice(submission, slice);
+                self.submissions.push_front(submission);
                 return;
             }
-            self.answer_last(submission, slice);
+            self.answer_last(submission);
         }
     }
 
-    /// The slice is part of the answer only once it is in the store.
-    fn answer_slice(&mut self, mut submission: Submission, slice: Submitted) {
-        // The commit follows before the next slice is taken; where it fails, all submissions in work are refused.
-        submission.done.extend(slice);
-        self.submissions.push_front(submission);
-    }
-
-    fn answer_last(&mut self, submission: Submission, slice: Submitted) {
-        let Submission { done: mut answer, key, reply, .. } = submission;
+    fn answer_last(&mut self, submission: Submission) {
+        let Submission { stored, slice, key, reply, .. } = submission;
+        let before = stored.len();
+        let mut answer = stored;
         answer.extend(slice);
         if let Some(key) = key {
             self.keep_answer(key, &answer);
         }
-        self.answer(reply, answer);
+        self.answers.push(Box::new(move |outcome| {
+            let lost = answer.len() - before;
+            let _ = reply.send(match outcome {
+                Ok(()) => Ok(answer),
+                Err(refused) => {
+                    answer.truncate(before);
+                    unfinished(answer, lost, &refused)
+                }
+            });
+        }));
     }
 
     fn accept(&mut self, at: Moment, job: NewJob) -> Result<JobId, Refused> {

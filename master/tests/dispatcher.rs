@@ -1,0 +1,251 @@
+//! The loop over a real store: what is answered when, and what becomes of callers when a commit fails.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flota_master::core::{Changes, Limits};
+use flota_master::dispatcher::{Config, Dispatcher, Running, SimpleWorkers};
+use flota_master::handle::{Command, Handle, IdempotencyKey, PublishError, Publisher, Refused, Subscription};
+use flota_master::store::{IdempotencyRow, Loaded, Reader, Retention, SqliteStore, Store, StoreError};
+use flota_master::submit::{NewJob, Principal};
+use flota_proto::rest::{JobState, SubmitJob};
+use flota_proto::topics::Topics;
+use flota_proto::{JobId, Timestamp};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a test does to commits.
+#[derive(Default)]
+struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Commits wait for permits.
+    gated: bool,
+    permits: u32,
+    waiting: bool,
+    /// How many of the next commits fail, after how many that don't.
+    good: u32,
+    fail: u32,
+}
+
+impl Control {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, until: impl Fn(&State) -> bool) {
+        let state = self.state.lock().unwrap();
+        let (_state, timeout) = self.changed.wait_timeout_while(state, DEADLINE, |state| !until(state)).unwrap();
+        assert!(!timeout.timed_out());
+    }
+
+    /// Called by the store: whether the commit is to go on.
+    fn pass(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state.waiting = true;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |state| state.gated && state.permits == 0).unwrap();
+        state.waiting = false;
+        state.permits = state.permits.saturating_sub(1);
+        self.changed.notify_all();
+        if state.good > 0 {
+            state.good -= 1;
+            return true;
+        }
+        let fails = state.fail > 0;
+        state.fail = state.fail.saturating_sub(1);
+        !fails
+    }
+}
+
+struct Controlled {
+    store: SqliteStore,
+    control: Arc<Control>,
+}
+
+impl Store for Controlled {
+    fn take_charge(&mut self) -> Result<u64, StoreError> {
+        self.store.take_charge()
+    }
+
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        self.store.load()
+    }
+
+    fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
+        if self.control.pass() { self.store.commit(changes, keys) } else { Err(StoreError::Full) }
+    }
+
+    fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError> {
+        self.store.prune(now, retention)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.store.reader()
+    }
+
+    fn own_reader(&mut self) -> &mut dyn Reader {
+        self.store.own_reader()
+    }
+}
+
+struct Silent;
+
+impl Publisher for Silent {
+    fn publish(&self, _: String, _: Bytes, _: bool, _: bool) -> Result<(), PublishError> {
+        Ok(())
+    }
+}
+
+struct Master {
+    directory: TempDir,
+    control: Arc<Control>,
+    handle: Handle,
+    running: Running,
+}
+
+impl Master {
+    fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(directory: TempDir) -> Self {
+        let mut store = SqliteStore::open(&directory.path().join("flota.db")).unwrap();
+        let epoch = store.take_charge().unwrap();
+        let control = Arc::new(Control::default());
+        let store = Box::new(Controlled { store, control: control.clone() });
+        let config = Config {
+            topics: Topics::new("flota").unwrap(),
+            grpc_endpoint: "127.0.0.1:1".into(),
+            simple: SimpleWorkers::Keyless,
+            gemini_api_key: None,
+            limits: Limits::default(),
+            retention: Retention { age_ms: 3_600_000, bytes_max: u64::MAX },
+        };
+        let (handle, commands) = Handle::channel();
+        let running =
+            Dispatcher::new(config, store, epoch, Arc::new(Silent), &handle).unwrap().spawn(commands).unwrap();
+        Self { directory, control, handle, running }
+    }
+
+    async fn restart(self) -> Self {
+        self.handle.stop().await.unwrap();
+        self.running.join().unwrap();
+        Self::start_in(self.directory)
+    }
+
+    async fn submit(&self, jobs: Vec<NewJob>, key: Option<IdempotencyKey>) -> Vec<Result<JobId, Refused>> {
+        within(self.handle.submit(Principal::local(), jobs, key)).await.unwrap()
+    }
+
+    async fn one(&self) -> JobId {
+        self.submit(vec![echo()], None).await.remove(0).unwrap()
+    }
+
+    async fn total(&self) -> u64 {
+        self.handle.fleet().await.unwrap().jobs.values().sum()
+    }
+
+    /// Hands over commands that fall into one batch, and waits until its commit begins.
+    async fn one_batch(&self, commands: Vec<Command>) {
+        self.control.change(|state| state.gated = true);
+        let (reply, _) = oneshot::channel();
+        let first = Command::Submit { principal: Principal::local(), jobs: vec![echo()], idempotency: None, reply };
+        self.handle.tell(first).await.unwrap();
+        self.control.wait(|state| state.waiting);
+        for command in commands {
+            self.handle.tell(command).await.unwrap();
+        }
+        self.control.change(|state| state.permits = 1);
+        self.control.wait(|state| state.permits == 0);
+        self.control.wait(|state| state.waiting);
+    }
+
+    fn open_gate(&self) {
+        self.control.change(|state| state.gated = false);
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.expect("it is answered")
+}
+
+fn echo() -> NewJob {
+    let job: SubmitJob = serde_json::from_str(r#"{"kind":"echo","payload":{"value":1}}"#).unwrap();
+    NewJob::from_submit(job, &Principal::local(), None).unwrap()
+}
+
+fn key() -> Option<IdempotencyKey> {
+    Some(IdempotencyKey { owner: "local".into(), key: "k".into(), body_digest: [7; 32] })
+}
+
+fn cancel(id: JobId) -> Command {
+    Command::Cancel { principal: Principal::local(), id, reply: oneshot::channel().0 }
+}
+
+#[tokio::test]
+async fn who_subscribes_to_a_job_that_ends_in_the_same_batch_learns_of_its_end() {
+    let master = Master::start();
+    let id = master.one().await;
+    let (reply, answer) = oneshot::channel();
+    master.one_batch(vec![cancel(id), Command::Subscribe { id, after: None, reply }]).await;
+    // A reader of the store would find the job as it was before.
+    tokio::task::yield_now().await;
+    master.open_gate();
+    let Subscription { backlog, live, job } = within(answer).await.unwrap().unwrap();
+    assert_eq!((job.state, live.is_none()), (JobState::Cancelled, true));
+    assert_eq!(backlog.last().unwrap().r#type, "cancelled");
+}
+
+#[tokio::test]
+async fn a_failed_commit_answers_who_waits_for_a_job_that_is_gone_with_it() {
+    let master = Master::start();
+    master.control.change(|state| state.fail = 1);
+    let job = echo();
+    let id = job.id;
+    let (reply, submitted) = oneshot::channel();
+    let submit = Command::Submit { principal: Principal::local(), jobs: vec![job], idempotency: None, reply };
+    master.handle.tell(submit).await.unwrap();
+    assert!(matches!(within(submitted).await.unwrap(), Err(Refused::Unavailable(_))));
+    assert!(matches!(within(master.handle.wait(id)).await, Err(Refused::NotFound(_))));
+}
+
+#[tokio::test]
+async fn subscribers_are_asked_to_come_again_after_a_failed_commit() {
+    let master = Master::start();
+    let id = master.one().await;
+    let mut live = within(master.handle.subscribe(id, None)).await.unwrap().live.unwrap();
+    master.control.change(|state| state.fail = 1);
+    assert!(within(master.handle.cancel(Principal::local(), id)).await.is_err());
+    assert!(within(live.recv()).await.is_none(), "what was stored after all would be missed");
+    let again = within(master.handle.subscribe(id, None)).await.unwrap();
+    assert_eq!((again.job.state, again.live.is_some()), (JobState::Pending, true));
+    assert_eq!(master.total().await, 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_a_crash_cut_in_two_goes_on_under_its_idempotency_key() {
+    let master = Master::start();
+    let batch: Vec<NewJob> = (0..2500).map(|_| echo()).collect();
+    master.control.change(|state| (state.good, state.fail) = (1, 1));
+    let first = master.submit(batch, key()).await;
+    let accepted: Vec<JobId> = first.iter().filter_map(|item| item.as_ref().ok().copied()).collect();
+    assert_eq!(accepted.len(), 1000, "one slice was stored");
+    let master = master.restart().await;
+    let again = master.submit((0..2500).map(|_| echo()).collect(), key()).await;
+    let ids: Vec<JobId> = again.into_iter().map(Result::unwrap).collect();
+    assert_eq!((ids.len(), &ids[..1000]), (2500, &accepted[..]));
+    assert_eq!(master.total().await, 2500);
+    let third = master.submit((0..2500).map(|_| echo()).collect(), key()).await;
+    assert_eq!(third.into_iter().map(Result::unwrap).collect::<Vec<_>>(), ids);
+    assert_eq!(master.total().await, 2500);
+}
