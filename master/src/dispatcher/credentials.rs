@@ -35,6 +35,11 @@ impl Credentials {
         self.keys.get(&job).map(|credential| &credential.key)
     }
 
+    /// Lets go of the keys of jobs that `lives` does not know.
+    pub fn retain(&mut self, lives: impl Fn(JobId) -> bool) {
+        self.keys.retain(|job, _| lives(*job));
+    }
+
     /// Lets go of a job's key.
     pub fn drop_key(&mut self, job: JobId) {
         self.keys.remove(&job);

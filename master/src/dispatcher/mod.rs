@@ -19,7 +19,7 @@ use std::time::Duration;
 use flota_common::clock;
 use flota_proto::rest::JobState;
 use flota_proto::topics::Topics;
-use flota_proto::{JobId, Timestamp, WorkerId, mqtt, rest, v1};
+use flota_proto::{JobId, WorkerId, mqtt, rest, v1};
 use rand::Rng;
 use secrecy::SecretString;
 use thiserror::Error;
@@ -83,7 +83,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon again where a slice was full.
 const PRUNE_INTERVAL_BUSY: Duration = Duration::from_millis(20);
 /// How long no jobs are accepted after a commit failed.
-const REFUSE_AFTER_FAILURE_MS: u64 = 2_000;
+const REFUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Events that may wait for one subscriber.
 const SUBSCRIBER_EVENTS_MAX: usize = 1024;
 
@@ -111,7 +111,7 @@ pub struct Dispatcher {
     submissions: VecDeque<Submission>,
     notes: Notes,
     ended_counts: BTreeMap<JobState, u64>,
-    refuse_until: Timestamp,
+    refuse_until: Option<std::time::Instant>,
     flushed: std::time::Instant,
     // Of the batch in work:
     effects: Vec<Effect>,
@@ -174,7 +174,7 @@ impl Dispatcher {
             submissions: VecDeque::new(),
             notes: Notes::default(),
             ended_counts,
-            refuse_until: Timestamp(0),
+            refuse_until: None,
             flushed: clock::instant(),
             effects: Vec::new(),
             answers: Vec::new(),
@@ -304,16 +304,37 @@ impl Dispatcher {
             return Err(Ended::Superseded(newest));
         }
         let loaded = self.store.load().map_err(Ended::Store)?;
+        self.ended_counts = loaded.ended.iter().copied().collect();
         self.core = rebuild(&self.config, loaded);
-        self.refuse_until = clock::now().after_ms(REFUSE_AFTER_FAILURE_MS);
+        self.refuse_until = Some(clock::instant() + REFUSE_AFTER_FAILURE);
+        // Keys of jobs that were not stored are given to other jobs.
+        self.narrower = Narrower::default();
         // Workers come back with what they hold, and are adopted.
         self.streams.clear();
         let at = self.moment();
         for register in self.registrations.values().cloned().collect::<Vec<_>>() {
-            self.apply(at, Input::Register(Box::new(register)));
+            // Simple workers are in the store, and so is whether they have fallen silent.
+            if register.protocol.is_some() || self.core.worker_view(&register.worker_id).is_none() {
+                self.apply(at, Input::Register(Box::new(register)));
+            }
         }
         self.effects.clear();
+        self.ask_again();
         Ok(())
+    }
+
+    /// What was told since the last commit that succeeded is not known for sure: a commit may have been stored although
+    /// it failed. So subscribers subscribe again, and who waits for a job that no longer lives is answered by the store.
+    fn ask_again(&mut self) {
+        self.subscribers.clear();
+        let core = &self.core;
+        self.credentials.retain(|job| core.known(job).is_some());
+        let gone: Vec<JobId> = self.waiters.keys().filter(|id| self.core.known(**id).is_none()).copied().collect();
+        for id in gone {
+            for waiter in self.waiters.remove(&id).unwrap_or_default() {
+                self.read_job(id, false, waiter);
+            }
+        }
     }
 
     fn prune(&mut self) -> Duration {

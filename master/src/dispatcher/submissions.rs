@@ -1,8 +1,10 @@
 //! Jobs come in: known ids, dependencies, slices of large batches, and the answer after the commit.
 
+use flota_common::clock;
 use flota_proto::JobId;
 use flota_proto::kinds::FieldError;
 
+use super::idempotency::Before;
 use super::{Dispatcher, Moment};
 use crate::core::{Dependency, Input};
 use crate::handle::{IdempotencyKey, Refused, Reply, Submitted};
@@ -18,9 +20,35 @@ pub struct Submission {
     stored: Submitted,
     /// Answers of the slice in this batch: they count when its commit succeeds.
     slice: Submitted,
-    /// Its idempotency key.
-    pub key: Option<IdempotencyKey>,
+    /// Where it came with an idempotency key.
+    pub keyed: Option<Keyed>,
     reply: Reply<Submitted>,
+}
+
+/// A submission with an idempotency key.
+pub struct Keyed {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// The ids of all its jobs, in order.
+    pub ids: Vec<JobId>,
+    /// It was begun before: jobs that are there already are its own.
+    pub resumed: bool,
+}
+
+impl Keyed {
+    /// Jobs of a submission that was begun before get the ids that they had.
+    fn begin(key: IdempotencyKey, before: Before, jobs: &mut [NewJob]) -> Self {
+        let ids = match before {
+            Before::Begun(ids) if ids.len() == jobs.len() => ids,
+            Before::Begun(_) | Before::New | Before::Answered(_) => {
+                return Self { key, ids: jobs.iter().map(|job| job.id).collect(), resumed: false };
+            }
+        };
+        for (job, id) in jobs.iter_mut().zip(&ids) {
+            job.id = *id;
+        }
+        Self { key, ids, resumed: true }
+    }
 }
 
 impl Submission {
@@ -41,22 +69,18 @@ fn unfinished(stored: Submitted, lost: usize, refused: &Refused) -> Result<Submi
 
 impl Dispatcher {
     pub(super) fn submit(&mut self, jobs: Vec<NewJob>, key: Option<IdempotencyKey>, reply: Reply<Submitted>) {
-        if self.refuse_until > flota_common::clock::now() {
+        if self.refuse_until.is_some_and(|until| until > clock::instant()) {
             let detail = "the store failed a moment ago; nothing is accepted until it works again";
             let _ = reply.send(Err(Refused::Unavailable(detail.into())));
             return;
         }
-        if let Some(key) = &key {
-            match self.answered_before(key) {
-                Ok(None) => {}
-                Ok(Some(answer)) => {
-                    let _ = reply.send(Ok(answer));
-                    return;
-                }
-                Err(refused) => {
-                    let _ = reply.send(Err(refused));
-                    return;
-                }
+        let mut jobs = jobs;
+        let mut keyed = None;
+        if let Some(key) = key {
+            match self.before(&key) {
+                Ok(Before::Answered(answer)) => return drop(reply.send(Ok(answer))),
+                Ok(before) => keyed = Some(Keyed::begin(key, before, &mut jobs)),
+                Err(refused) => return drop(reply.send(Err(refused))),
             }
         }
         if let Err(refused) = self.core.check_room(jobs.len()) {
@@ -64,7 +88,7 @@ impl Dispatcher {
             return;
         }
         let (stored, slice) = (Vec::with_capacity(jobs.len()), Vec::new());
-        self.submissions.push_back(Submission { jobs: jobs.into_iter(), stored, slice, key, reply });
+        self.submissions.push_back(Submission { jobs: jobs.into_iter(), stored, slice, keyed, reply });
     }
 
     /// Takes the next slice of what was submitted.
@@ -75,11 +99,15 @@ impl Dispatcher {
         {
             // Where the commit of an earlier slice has failed, the submission was refused.
             submission.stored.append(&mut submission.slice);
+            let resumed = submission.keyed.as_ref().is_some_and(|keyed| keyed.resumed);
             for job in submission.jobs.by_ref().take(left) {
-                submission.slice.push(self.accept(at, job));
+                submission.slice.push(self.accept(at, job, resumed));
             }
             left -= submission.slice.len();
             if submission.jobs.len() > 0 {
+                if let Some(keyed) = submission.keyed.as_ref().filter(|_| submission.stored.is_empty()) {
+                    self.keep_begun(keyed);
+                }
                 self.submissions.push_front(submission);
                 return;
             }
@@ -88,12 +116,12 @@ impl Dispatcher {
     }
 
     fn answer_last(&mut self, submission: Submission) {
-        let Submission { stored, slice, key, reply, .. } = submission;
+        let Submission { stored, slice, keyed, reply, .. } = submission;
         let before = stored.len();
         let mut answer = stored;
         answer.extend(slice);
-        if let Some(key) = key {
-            self.keep_answer(key, &answer);
+        if let Some(keyed) = keyed {
+            self.keep_answer(keyed, &answer);
         }
         self.answers.push(Box::new(move |outcome| {
             let lost = answer.len() - before;
@@ -107,9 +135,9 @@ impl Dispatcher {
         }));
     }
 
-    fn accept(&mut self, at: Moment, job: NewJob) -> Result<JobId, Refused> {
+    fn accept(&mut self, at: Moment, job: NewJob, resumed: bool) -> Result<JobId, Refused> {
         let id = job.id;
-        if job.fingerprint.is_some()
+        if (resumed || job.fingerprint.is_some())
             && let Some(before) = self.fingerprint_of(id)?
         {
             // A client's id seen before: the same body answers the existing job.
@@ -119,10 +147,12 @@ impl Dispatcher {
             return Err(Refused::Conflict("id_taken", format!("there is a job {id} already, with another body")));
         }
         let dependencies = self.dependencies(&job)?;
-        if let Some(key) = job.api_key.clone() {
+        let key = job.api_key.clone();
+        self.core.apply(at, Input::Submit { job: Box::new(job), dependencies }, &mut self.effects)?;
+        if let Some(key) = key {
             self.credentials.keep(id, key);
         }
-        self.core.apply(at, Input::Submit { job: Box::new(job), dependencies }, &mut self.effects).map(|()| id)
+        Ok(id)
     }
 
     fn fingerprint_of(&mut self, id: JobId) -> Result<Option<Option<[u8; 16]>>, Refused> {
