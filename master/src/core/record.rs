@@ -37,8 +37,6 @@ pub struct JobHead {
     pub max_attempts: u32,
     /// Bounds one attempt.
     pub timeout_ms: u64,
-    /// Bounds the job.
-    pub deadline: Option<Timestamp>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// What most jobs leave at its default.
@@ -99,6 +97,8 @@ pub struct JobRow {
     pub priority: u8,
     /// Not before.
     pub run_at: Option<Timestamp>,
+    /// Bounds the job; lifted by a retry after it has passed.
+    pub deadline: Option<Timestamp>,
     /// When it was first assigned.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -272,6 +272,7 @@ pub(super) fn job_row(job: &mut Job, fleet: &Fleet, queue: &Queue) -> JobRow {
         state: job.state,
         priority: job.priority,
         run_at: job.run_at,
+        deadline: job.spec.deadline,
         started_at: job.started_at,
         finished_at: job.finished_at,
         failures: job.failures(),
@@ -305,7 +306,6 @@ fn job_head(job: &Job, queue: &Queue) -> JobHead {
         labels: spec.labels.clone(),
         max_attempts: spec.max_attempts,
         timeout_ms: spec.timeout_ms,
-        deadline: spec.deadline,
         created_at: spec.created_at,
         rest: Rest {
             work: match spec.work {
@@ -439,7 +439,7 @@ impl Core {
             labels: head.labels,
             max_attempts: head.max_attempts,
             timeout_ms: head.timeout_ms,
-            deadline: head.deadline,
+            deadline: row.deadline,
             shape: self.queue.acquire(shape),
             on_dependency_failure: head.rest.on_dependency_failure,
             created_at: head.created_at,

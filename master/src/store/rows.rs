@@ -76,7 +76,6 @@ pub fn stored_job(row: &Row<'_>) -> Result<StoredJob, StoreError> {
         labels: labels.map(Arc::new),
         max_attempts: small(row.get(8)?),
         timeout_ms: uint(row.get(9)?),
-        deadline: get_time(10)?,
         created_at: Timestamp(uint(row.get(11)?)),
         rest: text(12)?.map_or_else(|| Ok(Rest::default()), |rest| json("rest", &rest))?,
     };
@@ -106,6 +105,7 @@ pub fn stored_job(row: &Row<'_>) -> Result<StoredJob, StoreError> {
         state: state(row.get(13)?)?,
         priority: u8::try_from(row.get::<_, i64>(14)?).unwrap_or(5),
         run_at: get_time(15)?,
+        deadline: get_time(10)?,
         started_at: get_time(16)?,
         finished_at: get_time(17)?,
         failures: small(row.get(18)?),
