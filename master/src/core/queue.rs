@@ -28,6 +28,9 @@ pub struct Shape {
     pub randomx_key: Option<Arc<str>>,
 }
 
+/// So many shares are never looked through.
+const SHARES_MIN: usize = 20_000;
+
 /// A waiting thing: a unit that was cut before, or with [`REMAINDER`] what is still to be cut of a job.
 pub type Entry = (Seq, u32);
 /// The index that stands for what is not cut yet; sorts after all units of the job.
@@ -94,6 +97,8 @@ pub struct Queue {
     levels: BTreeMap<(ShapeId, Reverse<u8>), Level>,
     active: BTreeMap<Class, BTreeSet<ShapeId>>,
     shares: BTreeMap<(Class, u8, Arc<str>), Share>,
+    /// How many shares there may be before they are looked through.
+    shares_bound: usize,
     /// The virtual time of the last assignment: who comes back to the queue starts there.
     floor: BTreeMap<(Class, u8), u64>,
     depth: BTreeMap<(Class, u8), u64>,
@@ -216,11 +221,13 @@ impl Queue {
             }
         }
         // Owners that are not waiting and not ahead of the others need no memory.
-        if self.shares.len() > 20_000 {
+        if self.shares.len() > self.shares_bound.max(SHARES_MIN) {
             let floor = &self.floor;
             self.shares.retain(|(class, priority, _owner), share| {
                 share.waiting > 0 || share.time > floor.get(&(*class, *priority)).copied().unwrap_or(0)
             });
+            // Looked through again only when twice as many have come, so that it costs each of them little.
+            self.shares_bound = 2 * self.shares.len();
         }
     }
 
