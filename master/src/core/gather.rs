@@ -98,6 +98,8 @@ impl Gather {
     pub fn result(&self) -> Option<Bytes> {
         let json = match self {
             Self::Single => return None,
+            Self::Hashes { pieces, .. } if pieces.is_empty() => return None,
+            Self::Search { covered, .. } if covered.is_empty() => return None,
             Self::Hashes { pieces, mode } => {
                 let hashes = pieces.values().flatten().cloned().collect();
                 serde_json::to_vec(&HashResult { hashes, mode: mode.clone() })
