@@ -12,12 +12,15 @@ use super::queue::{Entry, REMAINDER, Rank, ShapeId};
 use super::split::unit_size;
 use super::{Assignment, Core, Effect, Moment, Timer};
 
+/// Units of a class assigned at once: what is left follows in the next batch, so that leases are heard in between.
+const ASSIGNED_MAX: usize = 4_000;
 /// Workers named in a job.
 const JOB_WORKERS_MAX: usize = 1000;
 
 impl Core {
     /// Assigns what can be assigned now; called once after a batch of inputs.
     pub fn settle(&mut self, at: Moment, out: &mut Vec<Effect>) {
+        self.more = false;
         for class in Class::ALL {
             self.assign_class(at, class, out);
             self.take_back(at, class, out);
@@ -36,7 +39,12 @@ impl Core {
                 best.push(Reverse((rank, entry, shape)));
             }
         }
+        let mut left = ASSIGNED_MAX;
         while let Some(Reverse((rank, entry, shape))) = best.pop() {
+            if left == 0 {
+                self.more = true;
+                return;
+            }
             if !self.fleet.has_room(class) {
                 return;
             }
@@ -52,6 +60,7 @@ impl Core {
             // Room only shrinks in this pass: a shape that finds no worker now finds none later.
             let Some(worker) = self.fleet.best_for(self.queue.shape(shape)) else { continue };
             self.assign(at, entry, worker, out);
+            left -= 1;
             if let Some((rank, entry)) = self.queue.top(shape) {
                 best.push(Reverse((rank, entry, shape)));
             }

@@ -29,6 +29,9 @@ impl Core {
         let mut active = BTreeSet::new();
         let mut waiting: BTreeSet<(Seq, u32)> = BTreeSet::new();
         for job in self.jobs.values() {
+            if !job.units.is_sorted_by_key(|unit| unit.index) {
+                return Err(format!("units of job {} are not in order", job.spec.id));
+            }
             for unit in &job.units {
                 let Some(hold) = unit.hold() else { continue };
                 held.entry(hold.worker).or_default().insert((job.seq, unit.index));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use flota_proto::mqtt::{Capabilities, Load, Register, WorkerState};
-use flota_proto::{Class, Kind, Timestamp, WorkerId};
+use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::job::Seq;
 use super::queue::Shape;
@@ -60,6 +60,10 @@ pub struct Worker {
     pub muted_until: Option<Timestamp>,
     /// How many dispatches in a row it did not accept.
     pub unanswered: u32,
+    /// A simple worker was asked something that was cancelled since: it is busy with it.
+    pub owes: Option<Owed>,
+    /// Another process of this id registered, and has not opened its stream.
+    pub replaced: bool,
     /// Its own last word on its state.
     pub reported: Option<WorkerState>,
     /// Units that it has.
@@ -84,9 +88,31 @@ pub struct Worker {
     pub dirty: bool,
 }
 
+/// A question that was cancelled while a simple worker had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Which unit.
+    pub unit: UnitId,
+    /// The fencing token.
+    pub attempt: u64,
+    /// When it was assigned.
+    pub assigned_at: Timestamp,
+    /// When its time has passed.
+    pub until: Timestamp,
+}
+
+impl Owed {
+    /// Whether it is this attempt.
+    pub fn is(&self, unit: UnitId, attempt: u64) -> bool {
+        (self.unit, self.attempt) == (unit, attempt)
+    }
+}
+
 /// `(0 for a free slot, 1 for prefetch; load in permille; stronger first; who)`
 type RoomKey = (u8, u32, Reverse<u32>, WorkerIdx);
 
+/// Slots of a class that are believed of one worker.
+const SLOTS_MAX: u32 = 4096;
 /// Workers looked at before one that is warm for the key is given up on.
 const WARM_SEARCH_MAX: usize = 64;
 /// Workers kept in memory; those that are gone longest are forgotten first.
@@ -112,6 +138,8 @@ impl Worker {
             silent: false,
             muted_until: None,
             unanswered: 0,
+            owes: None,
+            replaced: false,
             reported: None,
             held: BTreeSet::new(),
             held_by_class: BTreeMap::new(),
@@ -143,8 +171,8 @@ impl Worker {
             return;
         }
         self.boot_id = register.boot_id;
-        self.slots = register.slots;
-        self.prefetch = register.prefetch;
+        self.slots = bounded(register.slots);
+        self.prefetch = bounded(register.prefetch);
         self.kinds = register.kinds.into_iter().collect();
         self.models = register.models.into_iter().collect();
         self.capabilities = register.capabilities;
@@ -166,7 +194,13 @@ impl Worker {
     /// May be given work.
     pub fn ready(&self) -> bool {
         let wanted = !self.desired.drain && !self.desired.paused && !self.hands_back();
-        self.online() && wanted && self.muted_until.is_none()
+        self.online() && wanted && self.muted_until.is_none() && self.owes.is_none()
+    }
+
+    /// Neither connected nor holding anything, and the operator wants nothing of it. Simple workers come with a new id
+    /// each time, and nobody says that the old ones are gone.
+    fn may_be_forgotten(&self) -> bool {
+        self.stream.is_none() && self.held.is_empty() && self.desired == Desired::default()
     }
 
     fn hands_back(&self) -> bool {
@@ -257,12 +291,15 @@ impl Fleet {
         let oldest = self
             .workers
             .iter()
-            .filter(|(_, worker)| !worker.online() && worker.held.is_empty())
-            .min_by_key(|(_, worker)| worker.last_seen_at)
-            .map(|(idx, worker)| (*idx, worker.id.clone()));
-        if let Some((idx, id)) = oldest {
-            self.workers.remove(&idx);
-            self.by_id.remove(&id);
+            .filter(|(_, worker)| worker.may_be_forgotten())
+            .min_by_key(|(_, worker)| (worker.online(), worker.last_seen_at))
+            .map(|(idx, _)| *idx);
+        if let Some(idx) = oldest {
+            // Takes it out of where there is room.
+            self.update(idx, |worker| worker.registered = false);
+            if let Some(worker) = self.workers.remove(&idx) {
+                self.by_id.remove(&worker.id);
+            }
         }
     }
 
@@ -299,7 +336,8 @@ impl Fleet {
                 self.by_stream.insert(stream, idx);
             }
         }
-        if worker.ready() && worker.serves_chat() {
+        // Also one that is left alone for a while: others would only say that they can't.
+        if worker.online() && worker.serves_chat() {
             self.chat_servers.insert(idx);
         } else {
             self.chat_servers.remove(&idx);
@@ -431,6 +469,10 @@ impl Fleet {
     pub fn any_online(&self) -> bool {
         self.workers.values().any(Worker::online)
     }
+}
+
+fn bounded(counts: BTreeMap<Class, u32>) -> BTreeMap<Class, u32> {
+    counts.into_iter().map(|(class, count)| (class, count.min(SLOTS_MAX))).collect()
 }
 
 fn fits_requires(worker: &Worker, shape: &Shape) -> bool {

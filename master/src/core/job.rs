@@ -70,7 +70,7 @@ pub struct Job {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// Units that have been cut and have not ended; of a single-unit job also the one that has.
+    /// By index: units that have been cut and have not ended; of a single-unit job also the one that has.
     pub units: Vec<Unit>,
     /// Index of the next unit.
     pub next_index: u32,
@@ -94,6 +94,8 @@ pub struct Job {
     pub log: Vec<Event>,
     /// Progress and text, for those who watch; ends with the job.
     pub ring: VecDeque<Event>,
+    /// How much text [`Job::ring`] holds.
+    pub ring_bytes: usize,
     /// The next event's `seq`.
     pub next_event: u64,
     /// When progress was last told.
@@ -242,16 +244,29 @@ pub enum What {
 const LOG_MAX: usize = 200;
 /// Progress and text kept a job while it runs.
 const RING_MAX: usize = 8192;
+/// How much text of it.
+const RING_BYTES_MAX: usize = 1024 * 1024;
+
+impl Event {
+    fn text_bytes(&self) -> usize {
+        match &self.what {
+            What::State { .. } => 0,
+            What::Progress { note, .. } => note.len(),
+            What::Delta { text } => text.len(),
+        }
+    }
+}
 
 impl Job {
     /// The unit with this index, if it is in memory.
     pub fn unit(&self, index: u32) -> Option<&Unit> {
-        self.units.iter().find(|unit| unit.index == index)
+        self.units.binary_search_by_key(&index, |unit| unit.index).ok().and_then(|at| self.units.get(at))
     }
 
     /// The same, to change it.
     pub fn unit_mut(&mut self, index: u32) -> Option<&mut Unit> {
-        self.units.iter_mut().find(|unit| unit.index == index)
+        let at = self.units.binary_search_by_key(&index, |unit| unit.index).ok()?;
+        self.units.get_mut(at)
     }
 
     /// The identifier of one of its units.
@@ -325,13 +340,21 @@ impl Job {
                 self.log.push(event.clone());
             }
             What::Progress { .. } | What::Delta { .. } => {
-                if self.ring.len() >= RING_MAX {
-                    self.ring.pop_front();
-                }
+                self.ring_bytes += event.text_bytes();
                 self.ring.push_back(event.clone());
+                while self.ring.len() > RING_MAX || (self.ring_bytes > RING_BYTES_MAX && self.ring.len() > 1) {
+                    let oldest = self.ring.pop_front();
+                    self.ring_bytes -= oldest.as_ref().map_or(0, Event::text_bytes);
+                }
             }
         }
         event
+    }
+
+    /// Forgets progress and text.
+    pub fn clear_ring(&mut self) {
+        self.ring = VecDeque::new();
+        self.ring_bytes = 0;
     }
 
     /// Log and ring after `after`, in order.

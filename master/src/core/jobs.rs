@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure};
-use flota_proto::{JobId, Timestamp, WorkerId};
+use flota_proto::{JobId, Timestamp, UnitId, WorkerId};
 
+use super::fleet::Owed;
 use super::gather::Gather;
-use super::job::{Job, Seq, Spec, UnitState, What};
+use super::job::{Hold, Job, Seq, Spec, UnitState, What};
 use super::queue::{REMAINDER, Shape};
 use super::record::StoredJob;
 use super::{Core, Dependency, Effect, Moment, Timer};
@@ -311,12 +312,15 @@ impl Core {
         job.error = error.clone();
         job.result = job.result.take().or_else(|| job.gather.result());
         job.gather = Gather::Single;
-        job.ring = VecDeque::new();
+        job.clear_ring();
         let (deadline, run_at) = (job.spec.deadline, job.run_at.take());
         let waits_for = std::mem::take(&mut job.waits_for);
         for dependency in waits_for {
-            if let Some(waiting) = self.dependents.get_mut(&dependency) {
-                waiting.remove(&seq);
+            if let Some(waiting) = self.dependents.get_mut(&dependency)
+                && waiting.remove(&seq)
+                && waiting.is_empty()
+            {
+                self.dependents.remove(&dependency);
             }
         }
         if let Some(deadline) = deadline {
@@ -336,12 +340,23 @@ impl Core {
 
     /// Cancels one unit of a job that ends.
     fn stop_unit(&mut self, at: Moment, seq: Seq, index: u32, out: &mut Vec<Effect>) {
-        if let Some((hold, id)) = self.take_hold(at, seq, index, AttemptOutcome::Cancelled, None, out) {
-            self.tell_cancel(&hold, id, out);
+        let attempt = self.jobs.get(&seq).and_then(|job| job.unit(index)).map_or(0, |unit| unit.attempt);
+        if let Some((hold, unit)) = self.take_hold(at, seq, index, AttemptOutcome::Cancelled, None, out) {
+            self.tell_cancel(&hold, unit, out);
+            self.owe(&hold, unit, attempt);
         }
         if let Some(unit) = self.jobs.get_mut(&seq).and_then(|job| job.unit_mut(index)) {
             unit.state = UnitState::Cancelled;
             unit.dirty = true;
+        }
+    }
+
+    /// A simple worker can't be told to stop: it is free when it has answered, or its time has passed.
+    fn owe(&mut self, hold: &Hold, unit: UnitId, attempt: u64) {
+        if self.fleet.get(hold.worker).is_some_and(|worker| worker.simple) {
+            let owed = Owed { unit, attempt, assigned_at: hold.assigned_at, until: hold.until };
+            self.fleet.update(hold.worker, |worker| worker.owes = Some(owed));
+            self.timers.insert((hold.until, Timer::Worker(hold.worker)));
         }
     }
 
@@ -417,6 +432,7 @@ impl Job {
             payload: None,
             log: Vec::new(),
             ring: VecDeque::new(),
+            ring_bytes: 0,
             next_event: 1,
             progress_at: Timestamp(0),
             dirty: false,
@@ -450,8 +466,13 @@ fn derive(job: &Job) -> JobState {
     if job.run_at.is_some() {
         return JobState::Scheduled;
     }
-    let units = job.units.iter().map(super::job::Unit::job_state).filter(|state| !state.ended());
-    let remainder = (job.uncut() > 0).then_some(JobState::Pending);
-    // In the order of the states: scheduled, pending, assigned, computing.
-    units.chain(remainder).max().unwrap_or(JobState::Scheduled)
+    let mut furthest = if job.uncut() > 0 { JobState::Pending } else { JobState::Scheduled };
+    for state in job.units.iter().map(super::job::Unit::job_state).filter(|state| !state.ended()) {
+        // In the order of the states: scheduled, pending, assigned, computing. Of many units one of the first computes.
+        furthest = furthest.max(state);
+        if furthest == JobState::Computing {
+            break;
+        }
+    }
+    furthest
 }

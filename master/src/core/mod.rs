@@ -26,6 +26,7 @@ use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
 
 pub use fleet::{DEMO_MODEL, Desired};
 pub use job::{Event, Seq, What};
+pub use reports::Asked;
 pub use view::{event_view, payload_view, stored_unit_view, stored_view};
 
 use crate::handle::{Hello, Refused, Report, StreamId, WorkerControl};
@@ -256,6 +257,8 @@ pub struct Core {
     timers: BTreeSet<(Timestamp, Timer)>,
     counts: BTreeMap<JobState, u64>,
     names: BTreeSet<Arc<str>>,
+    /// There is more to assign at once.
+    more: bool,
     dirty: Vec<Seq>,
     unit_rows: Vec<UnitRow>,
     dirty_workers: BTreeSet<WorkerIdx>,
@@ -326,7 +329,7 @@ impl Core {
     /// When [`Input::Tick`] next has work to do, or `None` when nothing is waiting for time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        if self.more { Some(Timestamp(0)) } else { self.timers.first().map(|(at, _)| *at) }
     }
 
     /// What has changed since the last call, to be stored; follows [`Core::settle`].
@@ -394,8 +397,11 @@ impl Core {
                         if w.muted_until.is_some_and(|until| until <= at.now) {
                             w.muted_until = None;
                         }
+                        w.owes.is_some_and(|owed| owed.until <= at.now)
                     };
-                    self.fleet.update(idx, due);
+                    if self.fleet.update(idx, due) == Some(true) {
+                        self.fell_silent(idx, out);
+                    }
                 }
             }
         }

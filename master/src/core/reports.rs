@@ -3,13 +3,26 @@
 
 use bytes::Bytes;
 use flota_proto::rest::{AttemptOutcome, JobError};
-use flota_proto::{Class, Kind, UnitId, WorkerId};
+use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
 
-use super::fleet::WorkerIdx;
+use super::fleet::{Owed, WorkerIdx};
 use super::job::{Phase, UnitState, What};
 use super::units::Loss;
 use super::{Core, Effect, Moment};
 use crate::handle::{Heartbeat, Refused, Report, StreamId, UnitFailure, UnitResult};
+
+/// A question that a simple worker was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Which unit.
+    pub unit: UnitId,
+    /// The fencing token.
+    pub attempt: u64,
+    /// When it was assigned.
+    pub assigned_at: Timestamp,
+    /// Its job still waits for the answer.
+    pub wanted: bool,
+}
 
 /// How much the newest measurement of a worker's speed counts.
 const RATE_WEIGHT: f64 = 0.4;
@@ -129,7 +142,7 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&seq) else { return };
         if job.ring.back().is_some_and(|event| event.attempt < attempt) {
             // A new attempt begins its text anew.
-            job.ring.clear();
+            job.clear_ring();
         }
         let event = job.record(at.now, attempt, What::Delta { text });
         out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: false });
@@ -174,6 +187,7 @@ impl Core {
         let Some(seq) = self.current(idx, unit, attempt) else { return };
         if self.take_hold(at, seq, unit.index, AttemptOutcome::Returned, None, out).is_some() {
             self.requeue(at, seq, unit.index, None, out);
+            self.leave_alone(at, idx);
         }
     }
 
@@ -207,9 +221,16 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
         let idx = self.fleet.find(worker).filter(|idx| self.fleet.get(*idx).is_some_and(|worker| worker.simple));
-        let seq = idx.and_then(|idx| self.current(idx, unit, attempt));
-        let (Some(idx), Some(seq)) = (idx, seq) else {
-            return Err(Refused::Conflict("stale", "no unit of this worker waits for this answer".into()));
+        let stale = || Refused::Conflict("stale", "no unit of this worker waits for this answer".into());
+        let idx = idx.ok_or_else(stale)?;
+        let Some(seq) = self.current(idx, unit, attempt) else {
+            let owed = |worker: &super::fleet::Worker| worker.owes.is_some_and(|owed| owed.is(unit, attempt));
+            if !self.fleet.get(idx).is_some_and(owed) {
+                return Err(stale());
+            }
+            // Nobody wants the answer any more, but now the worker is free.
+            self.fleet.update(idx, |worker| worker.owes = None);
+            return Ok(());
         };
         self.fleet.heard(idx, at.now);
         self.accept(at, idx, unit, attempt, true, out);
@@ -224,14 +245,18 @@ impl Core {
         Ok(())
     }
 
-    /// The unit that a simple worker has, with its attempt and the time of its assignment.
+    /// The question that a simple worker has: one that it was asked, or one that was cancelled meanwhile.
     #[must_use]
-    pub fn held_by_simple(&self, worker: &WorkerId) -> Option<(UnitId, u64, flota_proto::Timestamp)> {
+    pub fn held_by_simple(&self, worker: &WorkerId) -> Option<Asked> {
         let found = self.fleet.get(self.fleet.find(worker)?).filter(|worker| worker.simple)?;
+        if let Some(Owed { unit, attempt, assigned_at, .. }) = found.owes {
+            return Some(Asked { unit, attempt, assigned_at, wanted: false });
+        }
         let (seq, index) = *found.held.first()?;
         let job = self.jobs.get(&seq).filter(|job| job.spec.kind == Kind::AiChat)?;
         let unit = job.unit(index)?;
-        Some((job.unit_id(index), unit.attempt, unit.hold()?.assigned_at))
+        let assigned_at = unit.hold()?.assigned_at;
+        Some(Asked { unit: job.unit_id(index), attempt: unit.attempt, assigned_at, wanted: true })
     }
 
     /// What `worker` has as this attempt.

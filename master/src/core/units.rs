@@ -12,6 +12,8 @@ use super::{Core, Effect, Moment, Timer};
 
 /// How often a job of many units tells its progress.
 const PROGRESS_MS: u64 = 250;
+/// How long a worker is left alone that handed back a unit.
+const HANDED_BACK_MS: u64 = 1_000;
 /// The longest that a worker which did not answer is left alone.
 const MUTED_MS_MAX: u64 = 60_000;
 
@@ -147,7 +149,7 @@ impl Core {
             job.result = Some(output);
             return self.end(at, seq, JobState::Completed, None, out);
         }
-        if let Some(position) = job.units.iter().position(|unit| unit.index == index) {
+        if let Ok(position) = job.units.binary_search_by_key(&index, |unit| unit.index) {
             let mut unit = job.units.remove(position);
             job.failures = job.failures.max(unit.failures);
             self.unit_rows.push(record::unit_row(job, &mut unit, &self.fleet, Some(output)));
@@ -220,8 +222,7 @@ impl Core {
             let message = format!("worker {name} took longer than the attempt's timeout");
             let loss = Loss::lost(AttemptOutcome::TimedOut, true, "timeout", message);
             if simple {
-                self.fleet.update(hold.worker, |worker| worker.silent = true);
-                out.push(Effect::Worker(name));
+                self.fell_silent(hold.worker, out);
             } else {
                 self.tell_cancel(hold, id, out);
             }
@@ -278,6 +279,24 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A simple worker let its time pass: it gets nothing until it speaks, also from the next master.
+    pub(super) fn fell_silent(&mut self, idx: WorkerIdx, out: &mut Vec<Effect>) {
+        let name = self.fleet.update(idx, |worker| {
+            worker.silent = true;
+            worker.owes = None;
+            worker.id.clone()
+        });
+        self.dirty_workers.insert(idx);
+        out.extend(name.map(Effect::Worker));
+    }
+
+    /// A worker that hands back what it was given is left alone for a moment, or it would do so again and again.
+    pub(super) fn leave_alone(&mut self, at: Moment, idx: WorkerIdx) {
+        let until = at.now.after_ms(HANDED_BACK_MS);
+        self.fleet.update(idx, |worker| worker.muted_until = worker.muted_until.max(Some(until)));
+        self.timers.insert((until, Timer::Worker(idx)));
     }
 
     /// A worker that does not answer, or let a lease end, is left alone for a while, longer each time, so that a deaf or

@@ -241,11 +241,14 @@ impl Core {
         for state in JobState::ALL {
             fleet.jobs.insert(state, self.counts.get(&state).copied().unwrap_or(0));
         }
-        let oldest = self.jobs.values().find(|job| job.state == JobState::Pending).map(|job| job.spec.created_at);
-        fleet.queue = QueueDepth {
-            depth: self.counts.get(&JobState::Pending).copied().unwrap_or(0),
-            oldest_age_ms: oldest.map_or(0, |at| now.since_ms(at)),
-        };
+        let depth = self.counts.get(&JobState::Pending).copied().unwrap_or(0);
+        let mut oldest = None;
+        if depth > 0 {
+            // Where very many older ones wait for something else, its age is not known.
+            let pending = |job: &&Job| job.state == JobState::Pending;
+            oldest = self.jobs.values().take(SCAN_MAX).find(pending).map(|job| job.spec.created_at);
+        }
+        fleet.queue = QueueDepth { depth, oldest_age_ms: oldest.map_or(0, |at| now.since_ms(at)) };
         fleet
     }
 

@@ -3,7 +3,7 @@
 use flota_proto::mqtt::{Register, WorkerState, WorkerStatus};
 use flota_proto::{UnitId, WorkerId};
 
-use super::fleet::{Desired, WorkerIdx};
+use super::fleet::{Desired, Worker, WorkerIdx};
 use super::job::Phase;
 use super::{Core, Effect, Moment};
 use crate::handle::{Hello, Refused, StreamId, WorkerControl};
@@ -14,11 +14,14 @@ impl Core {
         let Some(worker) = self.fleet.get(idx) else { return };
         let id = worker.id.clone();
         let full = register.protocol.is_some();
-        if full && !worker.boot_id.is_empty() && register.boot_id < worker.boot_id {
+        if full && self.is_older(at, worker, &register.boot_id) {
             // An older process with the same id still talks: its stream is, or will be, told to go.
             return;
         }
-        let other_process = full && !worker.boot_id.is_empty() && register.boot_id > worker.boot_id;
+        if !full && worker.stream.is_some() {
+            return;
+        }
+        let other_process = full && !worker.boot_id.is_empty() && register.boot_id != worker.boot_id;
         if other_process && let Some(stream) = worker.stream {
             out.push(Effect::Goodbye(stream, "superseded"));
             self.fleet.update(idx, |worker| worker.stream = None);
@@ -26,11 +29,22 @@ impl Core {
         self.fleet.update(idx, |worker| {
             worker.describe(register);
             worker.last_seen_at = at.now;
+            worker.replaced |= other_process;
         });
         if self.fleet.get(idx).is_some_and(|worker| worker.dirty) {
             self.dirty_workers.insert(idx);
         }
-        out.push(Effect::Worker(id));
+        // A full worker is there when its stream is.
+        if self.fleet.get(idx).is_some_and(Worker::online) {
+            out.push(Effect::Worker(id));
+        }
+    }
+
+    /// Whether a process is older than one that is there, or was a lease ago. After that it may follow all the same: on
+    /// a machine whose clock was wrong the boot ids are no order.
+    fn is_older(&self, at: Moment, worker: &Worker, boot_id: &str) -> bool {
+        let there = worker.stream.is_some() || at.now.since_ms(worker.last_seen_at) <= self.limits.lease_ms;
+        there && !worker.boot_id.is_empty() && *boot_id < *worker.boot_id
     }
 
     pub(super) fn status(&mut self, at: Moment, status: &WorkerStatus, out: &mut Vec<Effect>) {
@@ -49,7 +63,8 @@ impl Core {
                 self.dirty_workers.insert(idx);
             }
         } else {
-            if status.boot_id != worker.boot_id {
+            // The master's own words about a worker name no process.
+            if status.boot_id.is_empty() || status.boot_id != worker.boot_id {
                 return;
             }
             self.fleet.update(idx, |worker| {
@@ -69,7 +84,7 @@ impl Core {
 
     /// Its will says that the process is gone, and so does its stream: no need to wait for the leases.
     fn gone(&mut self, at: Moment, idx: WorkerIdx, out: &mut Vec<Effect>) {
-        let gone = |worker: &super::fleet::Worker| {
+        let gone = |worker: &Worker| {
             !worker.simple && worker.stream.is_none() && worker.reported == Some(WorkerState::Offline)
         };
         if self.fleet.get(idx).is_some_and(gone) {
@@ -86,8 +101,8 @@ impl Core {
     ) -> Result<(), Refused> {
         let idx = self.fleet.enter(&hello.worker, at.now);
         let Some(worker) = self.fleet.get(idx) else { return Ok(()) };
-        let known = worker.boot_id.clone();
-        if !known.is_empty() && hello.boot_id < known {
+        let (known, replaced) = (worker.boot_id.clone(), worker.replaced);
+        if self.is_older(at, worker, &hello.boot_id) {
             return Err(Refused::Conflict(
                 "superseded",
                 format!("a newer process has the worker id {}: give this one another FLOTA_WORKER_ID", hello.worker),
@@ -97,7 +112,7 @@ impl Core {
             let reason = if known == hello.boot_id { "replaced" } else { "superseded" };
             out.push(Effect::Goodbye(old, reason));
         }
-        let restarted = !known.is_empty() && known != hello.boot_id;
+        let other = !known.is_empty() && known != hello.boot_id;
         self.fleet.update(idx, |worker| {
             worker.simple = false;
             worker.boot_id.clone_from(&hello.boot_id);
@@ -105,10 +120,11 @@ impl Core {
             worker.connected_at = Some(at.now);
             worker.last_seen_at = at.now;
             // What an earlier process registered says nothing about this one.
-            worker.registered &= !restarted;
+            worker.registered &= !other;
+            worker.replaced = false;
             worker.reported = None;
         });
-        self.adopt(at, idx, hello, stream, restarted, out);
+        self.adopt(at, idx, hello, stream, other || replaced, out);
         out.push(Effect::Worker(hello.worker.clone()));
         Ok(())
     }
@@ -179,6 +195,7 @@ impl Core {
             };
             if control == WorkerControl::Resume {
                 worker.reported = None;
+                worker.hears();
             }
             worker.dirty = true;
         });

@@ -107,6 +107,10 @@ impl Dispatcher {
             Refused::Conflict("not_retryable", detail)
         };
         if let Some(view) = self.core.job_view(id) {
+            if view.state.ended() {
+                let detail = format!("job {id} is just being ended: try again");
+                return Err(Refused::Conflict("job_not_ended", detail));
+            }
             return Err(not_ended(view.state));
         }
         let unavailable = |error| Refused::Unavailable(format!("failed to {error}"));

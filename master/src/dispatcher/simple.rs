@@ -9,7 +9,7 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use super::{Dispatcher, Moment};
-use crate::core::Input;
+use crate::core::{Asked, Input};
 use crate::handle::{Refused, Reply};
 
 /// What is kept of a simple worker's error text.
@@ -38,7 +38,7 @@ impl Dispatcher {
     fn apply_simple(&mut self, at: Moment, result: simple::TaskResult) -> Result<(), Refused> {
         let stale = || Refused::Conflict("stale", "no question of this worker waits for this answer".into());
         let worker: WorkerId = result.worker_id.parse().map_err(|_| stale())?;
-        let (unit, attempt, assigned_at) = self.core.held_by_simple(&worker).ok_or_else(stale)?;
+        let Asked { unit, attempt, assigned_at, wanted } = self.core.held_by_simple(&worker).ok_or_else(stale)?;
         let named = Uuid::parse_str(&result.session_id).map_err(|_| stale())?;
         let expected = self.simple_session(unit, attempt);
         let same_time = u64::try_from(result.query_timestamp).is_ok_and(|ms| ms == assigned_at.0);
@@ -53,7 +53,8 @@ impl Dispatcher {
             None => Ok(chat_result(result.ai_response)?),
         };
         let input = Input::SimpleAnswer { worker, unit, attempt, answer };
-        self.core.apply(at, input, &mut self.effects)
+        self.core.apply(at, input, &mut self.effects)?;
+        if wanted { Ok(()) } else { Err(Refused::Conflict("cancelled", "the question was cancelled".into())) }
     }
 }
 

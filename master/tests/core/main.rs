@@ -1,7 +1,12 @@
 //! Ring 1: the core's rules, one sentence each, with integer time.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)]
+#[path = "../simulation/disk.rs"]
+mod disk;
 mod fleet;
+mod restart;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -335,9 +340,10 @@ fn a_unit_handed_back_costs_no_failure() {
     let job = NewJob { max_attempts: 1, ..echo() };
     let first = task(&fleet.submit(job));
     fleet.accept(stream, &first);
+    fleet.worker("w2");
     let returned = Report { returned: vec![(first.unit, 1)], ..Report::default() };
     let again = task(&fleet.report(stream, returned));
-    assert_eq!((again.attempt, again.failures), (2, 0));
+    assert_eq!((again.worker.as_str(), again.attempt, again.failures), ("w2", 2, 0));
 }
 
 #[test]

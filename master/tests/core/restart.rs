@@ -1,0 +1,73 @@
+//! What a master that starts again finds as it was left.
+
+use std::time::Duration;
+
+use flota_master::core::{Core, Effect, Input, Limits, Moment};
+use flota_master::submit::{NewJob, Work};
+use flota_proto::mqtt::Register;
+use flota_proto::rest::JobState;
+use flota_proto::{Kind, Timestamp};
+
+use crate::disk::Disk;
+use crate::fleet::*;
+
+/// A core whose batches are stored.
+struct Master {
+    core: Core,
+    disk: Disk,
+    now: Timestamp,
+}
+
+impl Master {
+    fn new() -> Self {
+        Self { core: Core::new(Limits::default()), disk: Disk::default(), now: Timestamp(1_000_000) }
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Effect> {
+        let effects = self.core.handle(Moment { now: self.now, entropy: 0 }, input).unwrap();
+        self.core.audit().unwrap();
+        self.disk.commit(self.core.take_changes());
+        self.core.forget_ended();
+        effects
+    }
+
+    fn submit(&mut self, job: NewJob) -> Vec<Effect> {
+        self.handle(Input::Submit { job: Box::new(job), dependencies: Vec::new() })
+    }
+
+    fn after(&mut self, ms: u64) -> Vec<Effect> {
+        self.now = self.now.after_ms(ms);
+        self.handle(Input::Tick)
+    }
+
+    fn restart(&mut self) {
+        self.core = self.disk.restore(Limits::default(), self.now);
+        self.core.audit().unwrap();
+    }
+}
+
+#[test]
+fn a_deadline_that_a_retry_lifted_does_not_come_back() {
+    let mut master = Master::new();
+    let job = NewJob { deadline: Some(master.now.after_ms(1_000)), ..echo() };
+    let id = job.id;
+    master.submit(job);
+    master.after(1_000);
+    let stored = master.disk.job(id).unwrap();
+    assert_eq!(stored.row.state, JobState::Failed);
+    master.handle(Input::Retry(Box::new(stored)));
+    master.restart();
+    master.after(1_000);
+    assert_eq!(master.disk.job(id).unwrap().row.state, JobState::Pending);
+}
+
+#[test]
+fn a_simple_worker_that_let_a_question_time_out_is_not_asked_again() {
+    let mut master = Master::new();
+    master.handle(Input::Register(Box::new(Register { protocol: None, ..register("py") })));
+    let question = || NewJob { timeout: Duration::from_secs(20), ..job(Kind::AiChat, Work::Single) };
+    assert_eq!(tasks(&master.submit(question())).len(), 1);
+    master.after(20_000);
+    master.restart();
+    assert!(tasks(&master.submit(question())).is_empty());
+}
