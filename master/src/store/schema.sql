@@ -45,6 +45,7 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE UNIQUE INDEX jobs_id ON jobs (id);
 CREATE INDEX jobs_live ON jobs (seq) WHERE state < 5;
+CREATE INDEX jobs_ended ON jobs (finished_at) WHERE state >= 5;
 CREATE INDEX jobs_bad ON jobs (state, seq) WHERE state > 5;
 
 -- Payloads that are too long to be written again with every change of the row.

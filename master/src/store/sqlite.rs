@@ -22,11 +22,13 @@ const VERSION: i64 = 1;
 const APPLICATION_ID: i64 = 0x466c_6f74;
 /// Payloads up to this stand in the job's row.
 const INLINE_PAYLOAD_BYTES_MAX: usize = 512;
-/// Rows deleted at once.
+/// Jobs deleted at once.
 const PRUNE_SLICE: i64 = 500;
+/// Units deleted at once.
+const PRUNE_UNITS: usize = 2_000;
 /// How long idempotency keys are kept.
 const IDEMPOTENCY_MS: u64 = 86_400_000;
-/// How long workers that nobody wants anything of are remembered.
+/// How long workers are remembered that have fallen silent, and of which nobody wants anything.
 const WORKER_MS: u64 = 7 * 86_400_000;
 /// Rows written between two copies of the log into the database.
 const CHECKPOINT_ROWS: usize = 20_000;
@@ -49,7 +51,6 @@ pub struct SqliteStore {
     epoch: u64,
     rows_since_checkpoint: usize,
     checkpoint: SyncSender<()>,
-    prune_from: i64,
 }
 
 struct SqliteReader {
@@ -72,14 +73,7 @@ impl SqliteStore {
         tune(&db).map_err(damaged)?;
         migrate(&mut db, path)?;
         let checkpoint = spawn_checkpointer(path).map_err(damaged)?;
-        Ok(Self {
-            path: path.to_owned(),
-            writer: SqliteReader { db },
-            epoch: 0,
-            rows_since_checkpoint: 0,
-            checkpoint,
-            prune_from: 0,
-        })
+        Ok(Self { path: path.to_owned(), writer: SqliteReader { db }, epoch: 0, rows_since_checkpoint: 0, checkpoint })
     }
 
     fn write(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
@@ -183,6 +177,23 @@ fn spawn_checkpointer(path: &Path) -> Result<SyncSender<()>, rusqlite::Error> {
     // Without the thread the log only grows to where the writer empties it.
     let _ = std::thread::Builder::new().name("flota-checkpoint".into()).spawn(work);
     Ok(sender)
+}
+
+/// Answers that are no longer kept, and workers of which there is nothing to remember.
+fn prune_others(db: &Connection, now: Timestamp) -> Result<usize, StoreError> {
+    let old = int(now.0.saturating_sub(IDEMPOTENCY_MS));
+    let answers = db
+        .prepare_cached(
+            "DELETE FROM idempotency WHERE (owner, key) IN
+             (SELECT owner, key FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)",
+        )?
+        .execute(params![old, PRUNE_SLICE])?;
+    let workers = db
+        .prepare_cached(
+            "DELETE FROM workers WHERE (silent OR NOT simple) AND NOT drain AND NOT paused AND last_seen_at < ?1",
+        )?
+        .execute([int(now.0.saturating_sub(WORKER_MS))])?;
+    Ok(answers + workers)
 }
 
 fn write_job(db: &Connection, job: &JobRow) -> Result<(), StoreError> {
@@ -370,29 +381,21 @@ impl Store for SqliteStore {
         let too_large = self.bytes_used()? > retention.bytes_max;
         let cutoff = if too_large { now } else { Timestamp(now.0.saturating_sub(retention.age_ms)) };
         let transaction = self.writer.db.transaction()?;
-        let last: Option<i64> = transaction
-            .prepare_cached("SELECT max(seq) FROM (SELECT seq FROM jobs WHERE seq > ? ORDER BY seq LIMIT ?)")?
-            .query_row([self.prune_from, PRUNE_SLICE], |row| row.get(0))?;
-        let Some(last) = last else {
-            self.prune_from = 0;
-            let old = int(now.0.saturating_sub(IDEMPOTENCY_MS));
-            transaction.prepare_cached("DELETE FROM idempotency WHERE created_at < ?")?.execute([old])?;
-            let gone = int(now.0.saturating_sub(WORKER_MS));
-            let forget = "DELETE FROM workers WHERE last_seen_at < ? AND NOT drain AND NOT paused";
-            transaction.prepare_cached(forget)?.execute([gone])?;
-            transaction.commit()?;
-            return Ok(false);
-        };
-        let slice = params![self.prune_from, last, int(cutoff.0)];
-        let old = "seq > ?1 AND seq <= ?2 AND state >= 5 AND finished_at < ?3";
-        let children = |table: &str| {
-            format!("DELETE FROM {table} WHERE seq > ?1 AND seq <= ?2 AND seq IN (SELECT seq FROM jobs WHERE {old})")
-        };
-        transaction.prepare_cached(&children("units"))?.execute(slice)?;
-        transaction.prepare_cached(&children("payloads"))?.execute(slice)?;
-        let deleted = transaction.prepare_cached(&format!("DELETE FROM jobs WHERE {old}"))?.execute(slice)?;
+        let old = "SELECT seq FROM jobs WHERE state >= 5 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
+        let slice = params![int(cutoff.0), PRUNE_SLICE];
+        // A job may have had very many units.
+        let units = format!(
+            "DELETE FROM units WHERE (seq, idx) IN (SELECT seq, idx FROM units WHERE seq IN ({old}) LIMIT {PRUNE_UNITS})"
+        );
+        let mut deleted = transaction.prepare_cached(&units)?.execute(slice)?;
+        if deleted < PRUNE_UNITS {
+            for table in ["payloads", "jobs"] {
+                let sql = format!("DELETE FROM {table} WHERE seq IN ({old})");
+                deleted += transaction.prepare_cached(&sql)?.execute(slice)?;
+            }
+        }
+        deleted += prune_others(&transaction, now)?;
         transaction.commit()?;
-        self.prune_from = last;
         Ok(deleted > 0)
     }
 

@@ -8,7 +8,8 @@ use flota_proto::rest::{JobState, OnDependencyFailure, Requires};
 use flota_proto::{JobId, Kind, Timestamp};
 
 use super::{IdempotencyRow, Retention, SqliteStore, Store, StoreError};
-use crate::core::{Core, Input, Limits, Moment};
+use crate::core::record::{UnitRow, WorkerRow};
+use crate::core::{Changes, Core, Input, Limits, Moment};
 use crate::handle::JobFilter;
 use crate::submit::{NewJob, Work};
 
@@ -102,6 +103,71 @@ fn an_ended_job_is_not_loaded_and_is_deleted_in_time() {
         }
         assert!(store.own_reader().job(id).unwrap().is_none());
         assert!(store.own_reader().payload(1).unwrap().is_none());
+    });
+}
+
+#[test]
+fn what_is_old_is_deleted_whatever_stands_before_it() {
+    on_every_store(|store| {
+        let mut core = Core::new(Limits::default());
+        for _ in 0..1_200 {
+            submit(&mut core, new_job(Kind::Echo, Work::Single, "{}"));
+        }
+        let range = Work::Range { start: 0, end: 1 << 32, first: false };
+        let old = submit(&mut core, new_job(Kind::RandomxSearch, range, "{}"));
+        core.handle(at(10), Input::Cancel(old)).unwrap();
+        store.commit(&core.take_changes(), &[]).unwrap();
+        core.forget_ended();
+        let units = |from: u32| UnitRow { index: from, ..unit(1_201) };
+        let rows = Changes { units: (0..5_000).map(units).collect(), ..Changes::default() };
+        store.commit(&rows, &[]).unwrap();
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        let mut slices = 0;
+        while store.prune(NOW.after_ms(2_000), retention).unwrap() {
+            slices += 1;
+        }
+        assert!(store.own_reader().job(old).unwrap().is_none());
+        assert!(store.own_reader().units(1_201, 0, 10, false).unwrap().is_empty());
+        assert!(slices > 1, "a job of very many units takes several");
+        assert_eq!(store.load().unwrap().jobs.len(), 1_200);
+    });
+}
+
+fn unit(seq: u64) -> UnitRow {
+    UnitRow {
+        seq,
+        index: 0,
+        from: 0,
+        to: 1,
+        state: JobState::Completed,
+        attempt: 1,
+        failures: 0,
+        worker: None,
+        assigned_at: None,
+        run_at: None,
+        tries: String::new(),
+        output: None,
+    }
+}
+
+#[test]
+fn workers_that_fell_silent_are_forgotten_and_others_are_not() {
+    on_every_store(|store| {
+        let worker = |id: &str, silent, drain| WorkerRow {
+            id: id.parse().unwrap(),
+            simple: true,
+            language: String::new(),
+            silent,
+            drain,
+            paused: false,
+            last_seen_at: NOW,
+        };
+        let workers = vec![worker("gone", true, false), worker("drained", true, true), worker("there", false, false)];
+        store.commit(&Changes { workers, ..Changes::default() }, &[]).unwrap();
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        store.prune(NOW.after_ms(8 * 86_400_000), retention).unwrap();
+        let known: Vec<String> = store.load().unwrap().workers.iter().map(|row| row.id.to_string()).collect();
+        assert_eq!(known, ["drained", "there"]);
     });
 }
 
