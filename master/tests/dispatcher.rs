@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flota_master::core::{Changes, Limits};
 use flota_master::dispatcher::{Config, Dispatcher, Running, SimpleWorkers};
-use flota_master::handle::{Command, Handle, IdempotencyKey, PublishError, Publisher, Refused, Subscription};
+use flota_master::handle::{Command, Handle, Hello, IdempotencyKey, PublishError, Publisher, Refused, Subscription};
 use flota_master::store::{IdempotencyRow, Loaded, Reader, Retention, SqliteStore, Store, StoreError};
 use flota_master::submit::{NewJob, Principal};
 use flota_proto::rest::{JobState, SubmitJob};
@@ -131,7 +131,15 @@ impl Master {
         Self::start_in(tempfile::tempdir().unwrap())
     }
 
+    fn with(retention: Retention) -> Self {
+        Self::start_with(tempfile::tempdir().unwrap(), retention)
+    }
+
     fn start_in(directory: TempDir) -> Self {
+        Self::start_with(directory, Retention { age_ms: 3_600_000, bytes_max: u64::MAX })
+    }
+
+    fn start_with(directory: TempDir, retention: Retention) -> Self {
         let mut store = SqliteStore::open(&directory.path().join("flota.db")).unwrap();
         let epoch = store.take_charge().unwrap();
         let control = Arc::new(Control::default());
@@ -142,7 +150,7 @@ impl Master {
             simple: SimpleWorkers::Keyless,
             gemini_api_key: None,
             limits: Limits::default(),
-            retention: Retention { age_ms: 3_600_000, bytes_max: u64::MAX },
+            retention,
         };
         let (handle, commands) = Handle::channel();
         let running =
@@ -285,4 +293,47 @@ async fn who_waited_for_a_job_that_a_failed_commit_ended_after_all_is_answered()
     assert!(within(master.handle.cancel(Principal::local(), id)).await.is_err());
     assert_eq!(within(answer).await.unwrap().unwrap().state, JobState::Cancelled);
     assert_eq!(master.total().await, 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_went_while_its_stream_was_opened_is_not_taken_for_there() {
+    let master = Master::start();
+    let register = r#"{"worker_id":"w1","protocol":1,"boot_id":"b","slots":{"echo":1},"kinds":["echo"]}"#;
+    master.handle.tell(Command::Registered(serde_json::from_str(register).unwrap())).await.unwrap();
+    let hello = Hello { worker: "w1".parse().unwrap(), boot_id: "b".into(), running: Vec::new(), finished: Vec::new() };
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let opened = within(master.handle.stream_opened(hello, sender)).await;
+    assert!(opened.is_ok());
+    drop(receiver);
+    let gone = async {
+        while master.handle.workers().await.unwrap()[0].connected_at.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(gone).await;
+}
+
+/// A load that leaves the loop no idle moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_jobs_are_deleted_also_under_constant_load() {
+    let master = Master::with(Retention { age_ms: 0, bytes_max: u64::MAX });
+    let id = master.one().await;
+    master.handle.cancel(Principal::local(), id).await.unwrap();
+    let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let load: Vec<_> = (0..2)
+        .map(|_| {
+            let (handle, busy) = (master.handle.clone(), busy.clone());
+            tokio::spawn(async move {
+                while busy.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = handle.tell(Command::BrokerUp).await;
+                }
+            })
+        })
+        .collect();
+    let gone = async { while master.handle.job(id, false).await.is_ok() {} };
+    within(gone).await;
+    busy.store(false, std::sync::atomic::Ordering::Relaxed);
+    for load in load {
+        load.await.unwrap();
+    }
 }

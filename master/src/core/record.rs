@@ -492,7 +492,8 @@ impl Core {
                 let assigned_at = row.assigned_at.unwrap_or(now);
                 let simple = self.fleet.get(idx).is_some_and(|worker| worker.simple);
                 let (phase, until) = if simple {
-                    (Phase::Published, assigned_at.after_ms(job.spec.timeout_ms))
+                    // Never longer than from now: the clock may have been set back.
+                    (Phase::Published, assigned_at.min(now).after_ms(job.spec.timeout_ms))
                 } else {
                     (Phase::Restored, now.after_ms(self.limits.lease_ms))
                 };

@@ -11,6 +11,7 @@ mod release;
 mod simple;
 mod submissions;
 mod tasks;
+mod time;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use flota_common::clock;
 use flota_proto::rest::JobState;
 use flota_proto::topics::Topics;
-use flota_proto::{JobId, WorkerId, mqtt, rest, v1};
+use flota_proto::{JobId, Timestamp, WorkerId, mqtt, rest, v1};
 use rand::Rng;
 use secrecy::SecretString;
 use thiserror::Error;
@@ -34,6 +35,7 @@ use notes::Notes;
 use reads::Readers;
 use submissions::Submission;
 use tasks::Narrower;
+use time::Time;
 
 /// How simple workers are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +84,8 @@ const STATUS_FLUSH: Duration = Duration::from_millis(100);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon again where a slice was full.
 const PRUNE_INTERVAL_BUSY: Duration = Duration::from_millis(20);
+/// How often streams are looked through.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long no jobs are accepted after a commit failed.
 const REFUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Events that may wait for one subscriber.
@@ -113,6 +117,8 @@ pub struct Dispatcher {
     ended_counts: BTreeMap<JobState, u64>,
     refuse_until: Option<std::time::Instant>,
     flushed: std::time::Instant,
+    swept: std::time::Instant,
+    time: Time,
     // Of the batch in work:
     effects: Vec<Effect>,
     answers: Vec<Answer>,
@@ -151,7 +157,8 @@ impl Dispatcher {
         let secret = loaded.secret.clone();
         let ended_counts = loaded.ended.iter().copied().collect();
         let live = loaded.jobs.len();
-        let core = rebuild(&config, loaded);
+        let mut time = Time::new();
+        let core = rebuild(&config, time.now(), loaded);
         if live > 0 {
             info!(live_jobs = live, "took over jobs that have not ended");
         }
@@ -176,6 +183,8 @@ impl Dispatcher {
             ended_counts,
             refuse_until: None,
             flushed: clock::instant(),
+            swept: clock::instant(),
+            time,
             effects: Vec::new(),
             answers: Vec::new(),
             keys: Vec::new(),
@@ -198,7 +207,7 @@ impl Dispatcher {
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Ended> {
         let mut taken = Vec::with_capacity(BATCH_MAX);
-        let mut prune = Box::pin(tokio::time::sleep(PRUNE_INTERVAL));
+        let mut prune_at = clock::instant() + PRUNE_INTERVAL;
         loop {
             // A large submission goes on slice by slice, between what else has arrived.
             if self.submissions.is_empty() {
@@ -209,11 +218,7 @@ impl Dispatcher {
                     () = tokio::time::sleep(wait) => {}
                     () = tokio::time::sleep(STATUS_FLUSH.saturating_sub(self.flushed.elapsed())),
                         if self.notes.has_states() => {}
-                    () = &mut prune => {
-                        let again = self.prune();
-                        prune.as_mut().reset(tokio::time::Instant::from_std(clock::instant()) + again);
-                        continue;
-                    }
+                    () = tokio::time::sleep_until(prune_at.into()) => {}
                 }
             } else {
                 while taken.len() < BATCH_MAX
@@ -231,18 +236,22 @@ impl Dispatcher {
             if self.flushed.elapsed() >= STATUS_FLUSH {
                 self.flush_states();
             }
+            // Not only when nothing else is to be done: under constant load the store would grow for ever.
+            if clock::instant() >= prune_at {
+                prune_at = clock::instant() + self.prune();
+            }
         }
     }
 
-    fn until_deadline(&self) -> Duration {
+    fn until_deadline(&mut self) -> Duration {
         match self.core.next_deadline() {
-            Some(at) => Duration::from_millis(at.since_ms(clock::now())),
+            Some(at) => Duration::from_millis(at.since_ms(self.time.now())),
             None => Duration::from_secs(3600),
         }
     }
 
-    fn moment(&self) -> Moment {
-        Moment { now: clock::now(), entropy: rand::rng().random() }
+    fn moment(&mut self) -> Moment {
+        Moment { now: self.time.now(), entropy: rand::rng().random() }
     }
 
     /// Applies one batch, commits it, and lets its effects out.
@@ -256,12 +265,26 @@ impl Dispatcher {
             }
         }
         self.submission_slice(at);
+        self.close_dead_streams(at);
         if self.core.next_deadline().is_some_and(|due| due <= at.now) {
             self.apply(at, Input::Tick);
         }
         self.core.settle(at, &mut self.effects);
         self.commit()?;
         Ok(stop)
+    }
+
+    /// Ends streams of which nobody told the end: a worker that went while its stream was being opened.
+    fn close_dead_streams(&mut self, at: Moment) {
+        if self.swept.elapsed() < SWEEP_INTERVAL {
+            return;
+        }
+        self.swept = clock::instant();
+        let dead: Vec<StreamId> =
+            self.streams.iter().filter(|(_, sender)| sender.is_closed()).map(|(stream, _)| *stream).collect();
+        for stream in dead {
+            self.command(at, Command::StreamClosed(stream));
+        }
     }
 
     /// Applies an input whose refusal nobody waits for.
@@ -305,7 +328,7 @@ impl Dispatcher {
         }
         let loaded = self.store.load().map_err(Ended::Store)?;
         self.ended_counts = loaded.ended.iter().copied().collect();
-        self.core = rebuild(&self.config, loaded);
+        self.core = rebuild(&self.config, self.time.now(), loaded);
         self.refuse_until = Some(clock::instant() + REFUSE_AFTER_FAILURE);
         // Keys of jobs that were not stored are given to other jobs.
         self.narrower = Narrower::default();
@@ -349,7 +372,6 @@ impl Dispatcher {
     }
 }
 
-fn rebuild(config: &Config, loaded: crate::store::Loaded) -> Core {
-    let limits = config.limits;
-    Core::restore(limits, clock::now(), loaded.next_seq, loaded.workers, loaded.jobs)
+fn rebuild(config: &Config, now: Timestamp, loaded: crate::store::Loaded) -> Core {
+    Core::restore(config.limits, now, loaded.next_seq, loaded.workers, loaded.jobs)
 }
