@@ -41,14 +41,17 @@ impl Core {
         self.by_id.get(&id).and_then(|seq| self.jobs.get(seq))?.result.clone()
     }
 
-    /// Of a job that ended in this batch: how long it waited and how long it took, in milliseconds, and the units of
-    /// work that were done.
+    /// What is counted of a job that ended in this batch.
     #[must_use]
-    pub fn times(&self, id: JobId) -> Option<(u64, u64)> {
+    pub fn ending(&self, id: JobId) -> Option<Ending> {
         let job = self.by_id.get(&id).and_then(|seq| self.jobs.get(seq))?;
         let finished = job.finished_at?;
         let started = job.started_at.unwrap_or(finished);
-        Some((started.since_ms(job.spec.created_at), finished.since_ms(job.spec.created_at)))
+        Some(Ending {
+            kind: job.spec.kind,
+            wait_ms: started.since_ms(job.spec.created_at),
+            duration_ms: finished.since_ms(job.spec.created_at),
+        })
     }
 
     /// The events of a live job after `after`.
@@ -273,6 +276,17 @@ impl Core {
     pub fn require_live(&self, id: JobId) -> Result<(), Refused> {
         self.live(id).map(drop)
     }
+}
+
+/// The end of a job, for the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// What it asked for.
+    pub kind: flota_proto::Kind,
+    /// From its acceptance to its first assignment.
+    pub wait_ms: u64,
+    /// From its acceptance to its end.
+    pub duration_ms: u64,
 }
 
 impl Effect {

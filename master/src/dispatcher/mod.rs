@@ -12,6 +12,7 @@ mod simple;
 mod submissions;
 mod tasks;
 mod time;
+mod tokens;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -114,6 +115,7 @@ pub struct Dispatcher {
     narrower: Narrower,
     submissions: VecDeque<Submission>,
     notes: Notes,
+    tokens: tokens::Tokens,
     ended_counts: BTreeMap<JobState, u64>,
     refuse_until: Option<std::time::Instant>,
     flushed: std::time::Instant,
@@ -180,6 +182,7 @@ impl Dispatcher {
             narrower: Narrower::default(),
             submissions: VecDeque::new(),
             notes: Notes::default(),
+            tokens: tokens::Tokens::default(),
             ended_counts,
             refuse_until: None,
             flushed: clock::instant(),
