@@ -98,6 +98,8 @@ pub struct Job {
     pub ring_bytes: usize,
     /// The next event's `seq`.
     pub next_event: u64,
+    /// What the store has as that.
+    pub stored_event: u64,
     /// When progress was last told.
     pub progress_at: Timestamp,
     /// Whether this batch changed what is stored.
@@ -244,6 +246,10 @@ pub enum What {
 const LOG_MAX: usize = 200;
 /// Progress and text kept a job while it runs.
 const RING_MAX: usize = 8192;
+/// Numbers of events that a master skips when it takes a job over, as they may have been told without being stored.
+pub const EVENTS_SKIPPED_AT_RESTART: u64 = 1_000_000;
+/// Events told without being stored.
+const EVENTS_AHEAD_MAX: u64 = EVENTS_SKIPPED_AT_RESTART / 2;
 /// How much text of it.
 const RING_BYTES_MAX: usize = 1024 * 1024;
 
@@ -349,6 +355,12 @@ impl Job {
             }
         }
         event
+    }
+
+    /// Whether the numbers of its events have run so far ahead of the store that the row must be written: numbers told
+    /// before a restart are never told again only if the next master begins above them.
+    pub fn events_run_ahead(&self) -> bool {
+        self.next_event.saturating_sub(self.stored_event) > EVENTS_AHEAD_MAX
     }
 
     /// Forgets progress and text.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure};
 use flota_proto::{JobId, Timestamp, UnitId, WorkerId};
 
+use super::defect::Defect;
 use super::fleet::Owed;
 use super::gather::Gather;
 use super::job::{Hold, Job, Seq, Spec, UnitState, What};
@@ -160,6 +161,9 @@ impl Core {
 
     pub(super) fn cancel(&mut self, at: Moment, id: JobId, out: &mut Vec<Effect>) -> Result<(), Refused> {
         let seq = self.live(id)?;
+        if self.has(Defect::CancelLost) {
+            return Ok(());
+        }
         let error = JobError { code: "cancelled".into(), message: "the job was cancelled".into() };
         self.end(at, seq, JobState::Cancelled, Some(error), out);
         Ok(())
@@ -399,7 +403,7 @@ impl Core {
         let event = job.record(at.now, attempt, What::State { state, worker, error });
         out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: state.ended() });
         // That a worker has begun is no reason to write the row again: its lease stands there already.
-        if state != JobState::Computing {
+        if state != JobState::Computing || job.events_run_ahead() {
             self.mark(seq);
         }
     }
@@ -434,6 +438,7 @@ impl Job {
             ring: VecDeque::new(),
             ring_bytes: 0,
             next_event: 1,
+            stored_event: 1,
             progress_at: Timestamp(0),
             dirty: false,
             stored: false,

@@ -3,6 +3,7 @@
 
 mod assign;
 mod audit;
+mod defect;
 mod fleet;
 mod gather;
 mod job;
@@ -24,6 +25,8 @@ use flota_proto::mqtt::{Register, WorkerStatus};
 use flota_proto::rest::{JobError, JobState};
 use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
 
+#[cfg(feature = "seeded-defects")]
+pub use defect::Defect;
 pub use fleet::{DEMO_MODEL, Desired};
 pub use job::{Event, Seq, What};
 pub use reports::Asked;
@@ -226,6 +229,9 @@ pub struct Limits {
     pub dispatch_timeout_ms: u64,
     /// Simple workers may be sent users' keys.
     pub simple_take_keys: bool,
+    /// What is wrong on purpose.
+    #[cfg(feature = "seeded-defects")]
+    pub defect: Option<Defect>,
 }
 
 impl Default for Limits {
@@ -235,6 +241,8 @@ impl Default for Limits {
             lease_ms: flota_proto::LEASE_MS,
             dispatch_timeout_ms: flota_proto::DISPATCH_TIMEOUT_MS,
             simple_take_keys: false,
+            #[cfg(feature = "seeded-defects")]
+            defect: None,
         }
     }
 }
@@ -352,7 +360,9 @@ impl Core {
             .into_iter()
             .filter_map(|idx| self.fleet.get(idx).map(record::worker_row))
             .collect();
-        Changes { jobs, units, workers }
+        let mut changes = Changes { jobs, units, workers };
+        self.spoil(&mut changes);
+        changes
     }
 
     /// Drops the jobs that ended, after their commit.

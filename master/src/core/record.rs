@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fleet::{Desired, Fleet, Worker};
 use super::gather::Part;
-use super::job::{Event, Hold, Job, Phase, Seq, Spec, Try, Unit, UnitState, What};
+use super::job::{EVENTS_SKIPPED_AT_RESTART, Event, Hold, Job, Phase, Seq, Spec, Try, Unit, UnitState, What};
 use super::queue::{Queue, Shape};
 use super::{Core, Timer};
 use crate::submit::Work;
@@ -287,6 +287,7 @@ pub(super) fn job_row(job: &mut Job, fleet: &Fleet, queue: &Queue) -> JobRow {
         error: job.error.clone(),
         result: job.result.clone(),
     };
+    job.stored_event = job.next_event;
     job.slim();
     let seq = job.seq;
     let unit = job.units.first_mut().filter(|_| single).map(|unit| row_of(seq, unit, fleet, None));
@@ -364,9 +365,6 @@ pub(super) fn worker_row(worker: &Worker) -> WorkerRow {
         last_seen_at: worker.last_seen_at,
     }
 }
-
-/// Event numbers that may have been told before a restart without being stored are skipped.
-const EVENTS_SKIPPED_AT_RESTART: u64 = 1_000_000;
 
 impl Core {
     /// A core with what a store holds: workers that must be remembered and jobs that have not ended.
@@ -463,7 +461,8 @@ impl Core {
         job.next_from = row.next_from;
         job.workers = row.workers;
         job.log = decode_events(&row.events);
-        job.next_event = row.next_event + EVENTS_SKIPPED_AT_RESTART;
+        job.next_event = row.next_event.saturating_add(EVENTS_SKIPPED_AT_RESTART);
+        job.stored_event = row.next_event;
         job.units_done = if job.single() { 0 } else { row.units_done };
         for unit in row.unit.into_iter().chain(units) {
             self.restore_unit(now, &mut job, unit);

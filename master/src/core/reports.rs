@@ -146,6 +146,9 @@ impl Core {
         }
         let event = job.record(at.now, attempt, What::Delta { text });
         out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: false });
+        if job.events_run_ahead() {
+            self.mark(seq);
+        }
     }
 
     fn result(&mut self, at: Moment, idx: WorkerIdx, stream: StreamId, result: UnitResult, out: &mut Vec<Effect>) {

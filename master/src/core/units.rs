@@ -3,6 +3,7 @@
 use flota_proto::rest::{AttemptOutcome, JobError, JobState};
 use flota_proto::{Class, UnitId};
 
+use super::defect::Defect;
 use super::fleet::WorkerIdx;
 use super::gather::Part;
 use super::job::{Hold, Phase, Seq, Try, UnitState, What};
@@ -43,6 +44,9 @@ impl Core {
         let seq = *self.by_id.get(&unit.job)?;
         let found = self.jobs.get(&seq)?.unit(unit.index)?;
         let held = found.hold().is_some_and(|hold| hold.worker == idx);
+        if self.has(Defect::NoFencing) && found.hold().is_some() {
+            return Some(seq);
+        }
         (held && found.attempt == attempt).then_some(seq)
     }
 
@@ -138,7 +142,11 @@ impl Core {
             }
         };
         let _ = self.take_hold(at, seq, index, AttemptOutcome::Completed, None, out);
+        let twice = self.has(Defect::EffectTwice);
         let Some(job) = self.jobs.get_mut(&seq) else { return };
+        if twice {
+            let _ = job.gather.take(kind, work, &part);
+        }
         job.units_done += 1;
         if let Some(unit) = job.unit_mut(index) {
             unit.state = UnitState::Completed;
@@ -330,5 +338,8 @@ impl Core {
         };
         let event = job.record(at.now, attempt, what);
         out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: false });
+        if job.events_run_ahead() {
+            self.mark(seq);
+        }
     }
 }

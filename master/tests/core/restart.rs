@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use flota_master::core::{Core, Effect, Input, Limits, Moment};
+use flota_master::handle::{Hello, Report, StreamId};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::Register;
 use flota_proto::rest::JobState;
-use flota_proto::{Kind, Timestamp};
+use flota_proto::{Kind, Timestamp, UnitId};
 
 use crate::disk::Disk;
 use crate::fleet::*;
@@ -70,4 +71,41 @@ fn a_simple_worker_that_let_a_question_time_out_is_not_asked_again() {
     master.after(20_000);
     master.restart();
     assert!(tasks(&master.submit(question())).is_empty());
+}
+
+#[test]
+fn a_number_of_an_event_that_was_told_is_never_told_again_however_often_masters_restart() {
+    let mut master = Master::new();
+    let worker = || register("w1");
+    let mut told = Vec::new();
+    let id = {
+        let job = echo();
+        let id = job.id;
+        master.handle(Input::Register(Box::new(worker())));
+        master.handle(Input::Open(hello(Vec::new()), StreamId(1)));
+        told.extend(events(&master.submit(job)));
+        id
+    };
+    let unit = UnitId { job: id, index: 0 };
+    for stream in 2..5 {
+        master.restart();
+        master.handle(Input::Register(Box::new(worker())));
+        told.extend(events(&master.handle(Input::Open(hello(vec![(unit, 1)]), StreamId(stream)))));
+        let deltas = vec![(unit, 1, "text".into())];
+        let report = Report { accepted: vec![(unit, 1, true)], deltas, ..Report::default() };
+        told.extend(events(&master.handle(Input::Report(StreamId(stream), Box::new(report)))));
+    }
+    assert!(told.len() > 6 && told.is_sorted_by(|a, b| a < b), "{told:?}");
+}
+
+fn hello(running: Vec<(UnitId, u64)>) -> Hello {
+    Hello { worker: "w1".parse().unwrap(), boot_id: "1".into(), running, finished: Vec::new() }
+}
+
+fn events(effects: &[Effect]) -> Vec<u64> {
+    let seq = |effect: &Effect| match effect {
+        Effect::Event { event, .. } => Some(event.seq),
+        _ => None,
+    };
+    effects.iter().filter_map(seq).collect()
 }

@@ -5,9 +5,14 @@
 //! `FLOTA_SIM_SEED=n` runs one seed, `FLOTA_SIM_SEEDS=n` so many (200 without it).
 
 mod disk;
+mod fleet;
+mod master;
+mod simple;
+mod users;
 mod worker;
 mod world;
 
+use flota_master::core::Limits;
 use world::World;
 
 fn number(name: &str) -> Option<u64> {
@@ -17,9 +22,24 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn every_accepted_job_ends_once_whatever_dies() {
     if let Some(seed) = number("FLOTA_SIM_SEED") {
-        return World::new(seed).run();
+        return World::new(seed, Limits::default()).run();
     }
     for seed in 0..number("FLOTA_SIM_SEEDS").unwrap_or(200) {
-        World::new(seed).run();
+        World::new(seed, Limits::default()).run();
     }
+}
+
+/// A simulation that finds nothing proves nothing: each of these defects must be found.
+#[cfg(feature = "seeded-defects")]
+#[test]
+fn every_seeded_defect_is_found_within_200_seeds() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = |defect| {
+        let limits = Limits { defect: Some(defect), ..Limits::default() };
+        (0..200).find(|seed| std::panic::catch_unwind(|| World::new(*seed, limits).run()).is_err())
+    };
+    let found = flota_master::core::Defect::ALL.map(|defect| (defect, found(defect)));
+    std::panic::set_hook(loud);
+    assert!(found.iter().all(|(_, seed)| seed.is_some()), "{found:?}");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use flota_master::handle::{Heartbeat, Hello, Report, StreamId, UnitFailure, UnitResult};
-use flota_proto::kinds::SearchResult;
+use flota_proto::kinds::{ChatResult, Finish, SearchResult, Usage};
 use flota_proto::mqtt::{Capabilities, Load, Register};
 use flota_proto::rest::JobError;
 use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
@@ -23,10 +23,11 @@ pub struct SimWorker {
     pub boot: u64,
     pub stream: Option<StreamId>,
     pub hung: bool,
+    /// The operator wants that it takes nothing.
+    pub resting: bool,
     pub held: BTreeMap<(UnitId, u64), Held>,
     /// Finished and not acknowledged.
     pub finished: BTreeMap<(UnitId, u64), Held>,
-    /// Hashed ranges that were ever reported, for the count of repeats.
     pub cores: u32,
 }
 
@@ -37,6 +38,7 @@ impl SimWorker {
             boot: 1,
             stream: None,
             hung: false,
+            resting: false,
             held: BTreeMap::new(),
             finished: BTreeMap::new(),
             cores,
@@ -96,17 +98,30 @@ impl SimWorker {
         report
     }
 
-    /// Its process ends: what it had is gone.
-    pub fn die(&mut self) {
+    /// Its process ends: what it computed is gone, and what it had finished unless that is on its disk.
+    pub fn die(&mut self, keeps_finished: bool) {
         self.boot += 1;
         self.stream = None;
         self.hung = false;
+        self.resting = false;
         self.held.clear();
-        self.finished.clear();
+        if !keeps_finished {
+            self.finished.clear();
+        }
+    }
+
+    pub fn finish_due(&mut self, now: Timestamp) {
+        let due: Vec<_> = self.held.iter().filter(|(_, held)| held.done_at <= now).map(|(key, _)| *key).collect();
+        for key in due {
+            if let Some(held) = self.held.remove(&key) {
+                self.finished.insert(key, held);
+            }
+        }
     }
 }
 
-fn output(unit: UnitId, held: &Held) -> Vec<u8> {
+/// The right output of an attempt.
+pub fn output(unit: UnitId, held: &Held) -> Vec<u8> {
     let json = match (held.kind, held.part) {
         (Kind::RandomxSearch, Some((from, to))) => {
             let found = held.finds.map(|nonce| flota_proto::kinds::Found { nonce, hash: vec![0; 32].into() });
@@ -120,6 +135,14 @@ fn output(unit: UnitId, held: &Held) -> Vec<u8> {
             let hashes: Vec<String> = (from..to).map(|input| format!("{input:064x}")).collect();
             Ok(serde_json::json!({"hashes": hashes, "mode": "light"}))
         }
+        (Kind::AiChat, _) => serde_json::to_value(ChatResult {
+            text: unit.job.to_string(),
+            model: "m".into(),
+            provider: "sim".into(),
+            finish: Finish::Complete,
+            finish_reason: None,
+            usage: Usage::default(),
+        }),
         _ => Ok(serde_json::json!({"value": unit.job.to_string()})),
     };
     serde_json::to_vec(&json.expect("json")).expect("json")

@@ -1,0 +1,226 @@
+//! What full workers do, and what goes wrong with them, the master and the broker.
+
+use std::collections::BTreeMap;
+
+use flota_master::core::{Assignment, Input};
+use flota_master::handle::{Report, StreamId, WorkerControl};
+use flota_proto::mqtt::{WorkerState, WorkerStatus};
+use flota_proto::{Kind, WorkerId};
+use rand::Rng;
+
+use crate::worker::{Held, SimWorker};
+use crate::world::{Message, ToMaster, ToWorker, World};
+
+impl World {
+    pub fn to_master(&mut self, index: usize, boot: u64, stream: Option<StreamId>, what: ToMaster) {
+        if self.workers[index].boot != boot {
+            return;
+        }
+        match what {
+            ToMaster::Register => {
+                let register = Box::new(self.workers[index].register());
+                self.input(Input::Register(register));
+            }
+            ToMaster::Open => self.open(index),
+            ToMaster::Report(report) => {
+                // A stream is in order and whole as long as it is open.
+                if let Some(stream) = stream.filter(|stream| self.streams.contains_key(stream)) {
+                    self.input(Input::Report(stream, Box::new(report)));
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, index: usize) {
+        let stream = StreamId(self.next_stream);
+        self.next_stream += 1;
+        let hello = self.workers[index].hello();
+        self.streams.insert(stream, index);
+        self.workers[index].stream = Some(stream);
+        self.note(format!("{} opens its stream", hello.worker));
+        let worker = hello.worker.clone();
+        if !self.input(Input::Open(hello, stream)) {
+            self.streams.remove(&stream);
+            self.workers[index].stream = None;
+        } else if self.streams.contains_key(&stream) {
+            let desired = self.core.desired(&worker);
+            self.workers[index].resting = desired.drain || desired.paused;
+        }
+    }
+
+    pub fn worker_hears(&mut self, id: &WorkerId, stream: StreamId, what: ToWorker) {
+        let listens = |worker: &&mut SimWorker| worker.id == *id && worker.stream == Some(stream);
+        let Some(worker) = self.workers.iter_mut().find(listens) else { return };
+        match what {
+            ToWorker::Ack(unit, attempt) => drop(worker.finished.remove(&(unit, attempt))),
+            ToWorker::Cancel(unit, attempt) => drop(worker.held.remove(&(unit, attempt))),
+            ToWorker::Goodbye => worker.stream = None,
+        }
+    }
+
+    /// Drained it takes nothing new, paused it also hands back what runs.
+    pub fn worker_wanted(&mut self, id: &WorkerId, control: WorkerControl) {
+        let Some(index) = self.workers.iter().position(|worker| worker.id == *id) else { return };
+        let worker = &mut self.workers[index];
+        worker.resting = control != WorkerControl::Resume;
+        if control == WorkerControl::Pause {
+            let returned = std::mem::take(&mut worker.held).into_keys().collect();
+            self.report(index, Report { returned, ..Report::default() });
+        }
+    }
+
+    pub fn take_task(&mut self, assignment: Assignment) {
+        let Some(index) = self.workers.iter().position(|worker| worker.id == assignment.worker) else { return };
+        let key = (assignment.unit, assignment.attempt);
+        let work_ms = self.rng.random_range(10..4000);
+        let fails = self.faults && self.chance(8);
+        let finds = assignment.part.filter(|_| self.chance(3)).map(|(from, _)| from);
+        let worker = &mut self.workers[index];
+        if worker.held.contains_key(&key) || worker.finished.contains_key(&key) {
+            return;
+        }
+        if worker.resting {
+            return self.report(index, Report { returned: vec![key], ..Report::default() });
+        }
+        let held =
+            Held { kind: assignment.kind, part: assignment.part, done_at: self.now.after_ms(work_ms), fails, finds };
+        worker.held.insert(key, held);
+        let started = assignment.unit.index % 2 == 0;
+        let report = Report { accepted: vec![(key.0, key.1, started)], ..Report::default() };
+        self.report(index, report);
+    }
+
+    fn report(&mut self, index: usize, report: Report) {
+        let worker = &self.workers[index];
+        let (boot, stream) = (worker.boot, worker.stream);
+        let what = Box::new(ToMaster::Report(report));
+        self.send(1, Message::ToMaster { worker: index, boot, stream, what });
+    }
+
+    /// One moment of a worker: connects, finishes what is due, tells how far it is, beats.
+    pub fn live(&mut self, index: usize) {
+        if self.workers[index].hung {
+            return;
+        }
+        let boot = self.workers[index].boot;
+        if self.workers[index].stream.is_none() {
+            if self.chance(20) {
+                let order = if self.chance(50) {
+                    [ToMaster::Open, ToMaster::Register]
+                } else {
+                    [ToMaster::Register, ToMaster::Open]
+                };
+                for what in order {
+                    self.send(1, Message::ToMaster { worker: index, boot, stream: None, what: Box::new(what) });
+                }
+                // Where the stream was opened first, the registration of an earlier process says nothing.
+            }
+            return;
+        }
+        let now = self.now;
+        self.workers[index].finish_due(now);
+        if !self.workers[index].finished.is_empty() {
+            let report = self.workers[index].results();
+            self.report(index, report);
+        }
+        if self.chance(10) {
+            self.tell_more(index);
+        }
+        if self.chance(30) {
+            let report = self.workers[index].heartbeat();
+            self.report(index, report);
+        }
+    }
+
+    fn tell_more(&mut self, index: usize) {
+        let mut report = Report::default();
+        for ((unit, attempt), held) in &self.workers[index].held {
+            if held.kind == Kind::AiChat {
+                report.deltas.push((*unit, *attempt, "text".into()));
+            } else {
+                report.progress.push((*unit, *attempt, 0.5, "half".into()));
+            }
+        }
+        self.report(index, report);
+    }
+
+    pub fn fault(&mut self) {
+        let index = self.rng.random_range(0..self.workers.len());
+        match self.rng.random_range(0..400) {
+            0..4 => self.worker_dies(index),
+            4..8 => {
+                self.note(format!("w{index} loses its stream"));
+                if let Some(stream) = self.workers[index].stream.take() {
+                    self.close(stream);
+                }
+            }
+            8..11 => {
+                self.note(format!("w{index} hangs"));
+                self.workers[index].hung = true;
+            }
+            11..20 => self.workers[index].hung = false,
+            20..22 => {
+                self.note("the master restarts".into());
+                self.restart();
+            }
+            22..24 => {
+                self.note("the clock jumps".into());
+                self.now = self.now.after_ms(20_000);
+            }
+            24..26 => {
+                self.note("the broker forgets everything".into());
+                self.network.retain(|_, message| !matches!(message, Message::Task(_)));
+            }
+            26..34 => {
+                let wanted = [WorkerControl::Drain, WorkerControl::Pause, WorkerControl::Resume, WorkerControl::Resume];
+                let control = wanted[self.rng.random_range(0..wanted.len())];
+                self.input(Input::Control(self.workers[index].id.clone(), control));
+            }
+            34..36 => {
+                let index = self.rng.random_range(0..self.simple.len());
+                self.note(format!("{} dies", self.simple[index].id));
+                self.simple[index].die();
+            }
+            _ => {}
+        }
+    }
+
+    /// Its finished results may lie on its disk; the broker may publish its will, sooner or later.
+    fn worker_dies(&mut self, index: usize) {
+        self.note(format!("w{index} dies"));
+        let keeps = self.chance(50);
+        let worker = &mut self.workers[index];
+        let (id, boot_id, stream) = (worker.id.clone(), worker.boot_id(), worker.stream);
+        worker.die(keeps);
+        if let Some(stream) = stream {
+            self.close(stream);
+        }
+        if self.chance(70) {
+            let will = WorkerStatus {
+                worker_id: id,
+                status: WorkerState::Offline,
+                timestamp: self.now,
+                boot_id,
+                slots: BTreeMap::new(),
+                running: BTreeMap::new(),
+                hashrate: None,
+                load: None,
+            };
+            let delay = self.delay();
+            self.send(delay, Message::Said(Box::new(Input::Status(will))));
+        }
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        self.streams.remove(&stream);
+        self.input(Input::Close(stream));
+    }
+
+    pub fn stop_faults(&mut self) {
+        self.faults = false;
+        for index in 0..self.workers.len() {
+            self.workers[index].hung = false;
+            self.input(Input::Control(self.workers[index].id.clone(), WorkerControl::Resume));
+        }
+    }
+}
