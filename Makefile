@@ -30,7 +30,7 @@ page: ## only the page: web/dist
 fmt: ## format the Rust sources
 	@cargo fmt --all
 
-bench: ## measure jobs a second and latency (ARGS="…" goes to flota bench dispatch)
+bench: ## measure jobs a second and latency, with the embedded broker and with Mosquitto (ARGS="…" goes to flota bench dispatch)
 	@scripts/bench.sh $(ARGS)
 
 nightly: ## what takes too long for every day: 20,000 simulated seeds, a search of 20,000 nonces with a killed worker

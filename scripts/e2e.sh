@@ -8,10 +8,10 @@ use_tools
 scripts/page.sh build
 scripts/page.sh packages tests/browser
 
-cargo build --locked --bin flota
-export FLOTA_BIN="$ROOT/target/debug/flota"
-export FLOTA_TEST_PYTHON="$TOOLS/python/bin/python"
-
+names=("$@")
+[ ${#names[@]} -gt 0 ] || mapfile -t names < <(basename -s .rs tests/tests/*.rs)
 selection=()
-for name in "$@"; do selection+=(--test "$name"); done
-cargo test --locked --no-fail-fast -p flota-tests ${selection[@]+"${selection[@]}"}
+for name in "${names[@]}"; do selection+=(--test "$name"); done
+# The whole workspace, as test.sh does: the same features, so nothing is built twice; and the program that is tested.
+cargo test --locked --workspace --no-run
+cargo test --locked --no-fail-fast --workspace "${selection[@]}"

@@ -25,8 +25,9 @@ run "format" cargo fmt --all --check
 scripts/page.sh build
 run "lints" scripts/lint.sh
 run "page: types and tests" scripts/page.sh test
-run "unit and simulation tests" cargo test --locked --no-fail-fast --workspace --exclude flota-tests
-run "end-to-end tests" scripts/e2e.sh
+scripts/page.sh packages tests/browser
+# All in one command: what is selected together is built once, with the same features; the program itself is built beside its tests.
+run "unit, simulation and end-to-end tests" cargo test --locked --no-fail-fast --workspace
 
 # Sums "N passed" and "N failed" of cargo's closing lines and of the page's.
 count() {
