@@ -39,7 +39,7 @@ measure embedded embedded "$@"
 
 port=$((20000 + $$ % 10000))
 printf 'listener %s 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 100\nmax_queued_messages 20000\nmax_packet_size 262144\nset_tcp_nodelay true\n' \
-  "$port" >"$work/mosquitto.conf"
-PATH="$PATH:/usr/sbin" mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
+  "$port" >"$work/broker.conf"
+PATH="$PATH:/usr/sbin" mosquitto -c "$work/broker.conf" >"$work/broker.log" 2>&1 &
 broker=$!
 measure mosquitto "mqtt://127.0.0.1:$port" "$@"
