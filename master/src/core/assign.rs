@@ -21,6 +21,10 @@ impl Core {
     /// Assigns what can be assigned now; called once after a batch of inputs.
     pub fn settle(&mut self, at: Moment, out: &mut Vec<Effect>) {
         self.more = false;
+        if self.fleet.take_chat_gone() {
+            // Questions that name no model now fit whoever is there.
+            self.queue.unpark(|shape| shape.kind.class() == Class::Ai);
+        }
         for class in Class::ALL {
             self.assign_class(at, class, out);
             self.take_back(at, class, out);
@@ -58,7 +62,12 @@ impl Core {
                 None => continue,
             }
             // Room only shrinks in this pass: a shape that finds no worker now finds none later.
-            let Some(worker) = self.fleet.best_for(self.queue.shape(shape)) else { continue };
+            let Some(worker) = self.fleet.best_for(self.queue.shape(shape)) else {
+                if !self.fleet.any_may_fit(self.queue.shape(shape)) {
+                    self.queue.park(class, shape);
+                }
+                continue;
+            };
             self.assign(at, entry, worker, out);
             left -= 1;
             if let Some((rank, entry)) = self.queue.top(shape) {

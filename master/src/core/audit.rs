@@ -57,6 +57,9 @@ impl Core {
                 entries.extend(super::jobs::waiting_entries(job));
             }
         }
+        if let Some(shape) = self.queue.parked().find(|shape| self.fleet.any_may_fit(shape)) {
+            return Err(format!("set aside although a worker could take it: {shape:?}"));
+        }
         same("entries of the queue", &self.queue.entries(), &entries)
     }
 }

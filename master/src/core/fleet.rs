@@ -263,6 +263,8 @@ pub struct Fleet {
     room: BTreeMap<Class, BTreeSet<RoomKey>>,
     /// Workers that are there and answer questions that name no model and bring no key.
     chat_servers: BTreeSet<WorkerIdx>,
+    /// The last of them went.
+    chat_gone: bool,
     simple_take_keys: bool,
 }
 
@@ -339,8 +341,8 @@ impl Fleet {
         // Also one that is left alone for a while: others would only say that they can't.
         if worker.online() && worker.serves_chat() {
             self.chat_servers.insert(idx);
-        } else {
-            self.chat_servers.remove(&idx);
+        } else if self.chat_servers.remove(&idx) {
+            self.chat_gone |= self.chat_servers.is_empty();
         }
         for class in Class::ALL {
             Self::place(&mut self.room, worker, idx, class);
@@ -448,6 +450,16 @@ impl Fleet {
     /// Workers that are there, whether they have room or not, and could take the shape.
     pub fn any_fits(&self, shape: &Shape) -> bool {
         self.workers.values().any(|worker| worker.ready() && self.fits(worker, shape))
+    }
+
+    /// Whether any worker that has registered, there or not, could take the shape.
+    pub fn any_may_fit(&self, shape: &Shape) -> bool {
+        self.workers.values().any(|worker| worker.registered && self.fits(worker, shape))
+    }
+
+    /// Whether the last worker went that answers questions which name no model.
+    pub fn take_chat_gone(&mut self) -> bool {
+        std::mem::take(&mut self.chat_gone)
     }
 
     /// Checks that the order of room agrees with the workers.

@@ -96,6 +96,8 @@ pub struct Queue {
     next_shape: ShapeId,
     levels: BTreeMap<(ShapeId, Reverse<u8>), Level>,
     active: BTreeMap<Class, BTreeSet<ShapeId>>,
+    /// Shapes with something waiting that no worker known can take: they cost nothing until one comes that can.
+    parked: BTreeMap<Class, BTreeSet<ShapeId>>,
     shares: BTreeMap<(Class, u8, Arc<str>), Share>,
     /// How many shares there may be before they are looked through.
     shares_bound: usize,
@@ -140,6 +142,27 @@ impl Queue {
         self.active.get(&class).into_iter().flatten().copied()
     }
 
+    /// Sets a shape aside that no worker known can take.
+    pub fn park(&mut self, class: Class, shape: ShapeId) {
+        if self.active.get_mut(&class).is_some_and(|active| active.remove(&shape)) {
+            self.parked.entry(class).or_default().insert(shape);
+        }
+    }
+
+    /// Shapes that are set aside.
+    pub fn parked(&self) -> impl Iterator<Item = &Shape> {
+        self.parked.values().flatten().map(|id| self.shape(*id))
+    }
+
+    /// Brings back those shapes that `fits`.
+    pub fn unpark(&mut self, fits: impl Fn(&Shape) -> bool) {
+        for (class, parked) in &mut self.parked {
+            let shapes = &self.shapes;
+            let back = parked.extract_if(.., |id| shapes.get(id).is_some_and(|slot| fits(&slot.shape)));
+            self.active.entry(*class).or_default().extend(back);
+        }
+    }
+
     /// How many entries of a class wait at `priority` or above.
     pub fn depth_from(&self, class: Class, priority: u8) -> u64 {
         self.depth.range((class, priority)..=(class, u8::MAX)).map(|(_, depth)| depth).sum()
@@ -175,7 +198,9 @@ impl Queue {
         }
         share.waiting += 1;
         *self.depth.entry((class, priority)).or_default() += 1;
-        self.active.entry(class).or_default().insert(shape);
+        if !self.parked.get(&class).is_some_and(|parked| parked.contains(&shape)) {
+            self.active.entry(class).or_default().insert(shape);
+        }
     }
 
     /// Takes an entry out. Answers whether it was there.
@@ -214,10 +239,10 @@ impl Queue {
         if self.levels.get(&key).is_some_and(|level| level.owners.is_empty()) {
             self.levels.remove(&key);
             let (shape, _) = key;
-            if self.levels.range((shape, Reverse(u8::MAX))..=(shape, Reverse(0))).next().is_none()
-                && let Some(active) = self.active.get_mut(&class)
-            {
-                active.remove(&shape);
+            if self.levels.range((shape, Reverse(u8::MAX))..=(shape, Reverse(0))).next().is_none() {
+                for shapes in [&mut self.active, &mut self.parked] {
+                    shapes.entry(class).or_default().remove(&shape);
+                }
             }
         }
         // Owners that are not waiting and not ahead of the others need no memory.

@@ -34,6 +34,9 @@ impl Core {
         if self.fleet.get(idx).is_some_and(|worker| worker.dirty) {
             self.dirty_workers.insert(idx);
         }
+        if let Some(worker) = self.fleet.get(idx) {
+            self.queue.unpark(|shape| self.fleet.fits(worker, shape));
+        }
         // A full worker is there when its stream is.
         if self.fleet.get(idx).is_some_and(Worker::online) {
             out.push(Effect::Worker(id));

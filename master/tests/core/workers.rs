@@ -78,6 +78,20 @@ fn a_question_waits_for_the_worker_that_serves_a_model_also_while_it_is_left_alo
     assert_eq!(first.worker.as_str(), "keyed");
 }
 
+#[test]
+fn a_question_that_no_worker_serves_any_more_goes_to_whoever_says_so() {
+    let mut fleet = Fleet::new();
+    let (keyed, _) = fleet.worker_as(Register { models: vec!["gemini".into()], ..register("keyed") });
+    fleet.worker("keyless");
+    let model = NewJob { model: Some("none such".into()), ..job(Kind::AiChat, Work::Single) };
+    fleet.submit(model);
+    fleet.submit(job(Kind::AiChat, Work::Single));
+    let waits = fleet.submit(job(Kind::AiChat, Work::Single));
+    assert!(tasks(&waits).is_empty());
+    let effects = fleet.handle(Input::Close(keyed)).unwrap();
+    assert_eq!(task(&effects).worker.as_str(), "keyless");
+}
+
 fn simple(fleet: &mut Fleet) -> WorkerId {
     fleet.handle(Input::Register(Box::new(Register { protocol: None, ..register("py") }))).unwrap();
     "py".parse().unwrap()
