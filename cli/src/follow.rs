@@ -8,10 +8,12 @@ use flota_proto::rest::{Job, JobState};
 
 use crate::api::{Api, WAIT_MS};
 use crate::failure::Failure;
-use crate::output::Out;
+use crate::output::{Hue, Out};
 
 /// How often the bar moves.
 const BAR_MS: u64 = 500;
+/// A job that still waits after this long says why, also where no bar shows.
+const PATIENCE_MS: u64 = 2_000;
 
 /// A job that has ended: as it was sent, and parsed.
 pub struct Ended {
@@ -24,7 +26,8 @@ pub struct Ended {
 /// Waits until the job has ended.
 pub async fn until_ended(api: &Api, out: &Out, id: JobId) -> Result<Ended, Failure> {
     let bar = out.bar(1000, "{prefix:.cyan} {bar:32} {percent:>3} %  {msg}");
-    let wait_ms = if bar.is_hidden() { WAIT_MS } else { BAR_MS };
+    let mut wait_ms = if bar.is_hidden() { PATIENCE_MS } else { BAR_MS };
+    let mut told = None;
     loop {
         let raw = api.job_within(id, wait_ms).await?;
         let job: Job = api.parse(&raw)?;
@@ -32,9 +35,23 @@ pub async fn until_ended(api: &Api, out: &Out, id: JobId) -> Result<Ended, Failu
             bar.finish_and_clear();
             return Ok(Ended { raw, job });
         }
+        if bar.is_hidden() {
+            wait_ms = WAIT_MS;
+            if told.as_ref() != job.waiting.as_ref().map(|waiting| &waiting.detail) {
+                told = job.waiting.as_ref().map(|waiting| waiting.detail.clone());
+                tell_why_it_waits(out, &job);
+            }
+        }
         bar.set_prefix(job.state.as_str());
         bar.set_position((job.progress.fraction * 1000.0) as u64);
         bar.set_message(what_happens(&job));
+    }
+}
+
+/// A job that no worker can take looks like one that hangs.
+pub fn tell_why_it_waits(out: &Out, job: &Job) {
+    if let Some(waiting) = &job.waiting {
+        out.note(out.paint_note(Hue::Dim, format!("waiting: {}", waiting.detail)));
     }
 }
 

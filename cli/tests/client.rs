@@ -37,6 +37,14 @@ fn submit_prints_the_id_and_with_wait_the_result() {
 }
 
 #[test]
+fn who_waits_for_a_job_that_waits_is_told_why_once() {
+    let running = Running::start(Fleet { waits: 2, ..Fleet::default() });
+    let ran = running.flota(&["submit", "echo", "--payload", "{\"value\": 1}", "--wait"]);
+    assert_eq!(ran.ok(), "{\"value\":1}\n");
+    assert_eq!(ran.stderr(), "waiting: no worker is there that fits\n");
+}
+
+#[test]
 fn submit_reads_the_payload_from_the_standard_input() {
     let running = Running::start(Fleet::default());
     let mut command = flota();
@@ -163,6 +171,9 @@ fn jobs_are_told_what_to_do_and_refusals_are_explained() {
     assert!(running.flota(&["jobs", "priority", id, "low"]).ok().contains("priority 2"));
     assert!(running.flota(&["jobs", "retry", id]).ok().contains("pending"));
     assert!(running.flota(&["jobs", "cancel", id]).failed(2).contains("has ended already"));
+    let unknown = "0193e5f0-7c1a-7000-8000-000000000000";
+    let several = running.flota(&["jobs", "retry", unknown, id]);
+    assert!(several.failed(2).contains("there is no job") && several.stdout().contains(id), "one refusal spares none");
 }
 
 #[test]
@@ -194,6 +205,7 @@ fn workers_and_fleet_are_shown() {
 fn healthcheck_is_0_or_3() {
     let running = Running::start(Fleet::default());
     assert_eq!(running.flota(&["healthcheck"]).ok(), "alive\n");
+    assert_eq!(running.flota(&["healthcheck", "--json"]).ok(), "{\"status\":\"alive\"}\n");
     assert!(running.flota(&["healthcheck", "--ready"]).failed(3).contains("the broker is away"));
 }
 

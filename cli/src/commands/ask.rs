@@ -80,12 +80,9 @@ async fn print_stream(api: &Api, out: &Out, id: JobId) -> Result<String, Failure
     Ok(shown.text)
 }
 
-/// A question that no worker can take looks like one that hangs.
 async fn tell_why_it_waits(api: &Api, out: &Out, id: JobId) -> Result<(), Failure> {
     let job: Job = api.get(&format!("/jobs/{id}")).await?;
-    if let Some(waiting) = job.waiting {
-        out.hint(format!("waiting: {}", waiting.detail));
-    }
+    follow::tell_why_it_waits(out, &job);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::keep_first;
 use crate::api::{Api, with_query};
 use crate::args::{Jobs, JobsCommand, JobsList};
 use crate::failure::Failure;
@@ -178,6 +179,11 @@ async fn watch(api: &Api, out: &Out, id: JobId) -> Result<(), Failure> {
     while let Some(event) = events.next().await? {
         match event.r#type.as_str() {
             "delta" if !out.json => {}
+            "pending" | "blocked" | "scheduled" if !out.json => {
+                bar.suspend(|| out.line(line_of(out, &event)))?;
+                let job: Job = api.get(&format!("/jobs/{id}")).await?;
+                bar.suspend(|| follow::tell_why_it_waits(out, &job));
+            }
             "progress" if !out.json && !bar.is_hidden() => {
                 let fraction = event.data.get("fraction").and_then(serde_json::Value::as_f64).unwrap_or_default();
                 bar.set_position((fraction * 1000.0) as u64);
@@ -217,10 +223,12 @@ fn text_of(event: &JobEvent, field: &str) -> String {
 }
 
 async fn tell(api: &Api, out: &Out, what: &str, ids: &[JobId]) -> Result<(), Failure> {
+    let mut refused = Ok(());
     for id in ids {
-        told(api, out, &api.post::<Box<RawValue>>(&format!("/jobs/{id}/{what}"), None::<&()>).await?)?;
+        let answer = api.post::<Box<RawValue>>(&format!("/jobs/{id}/{what}"), None::<&()>).await;
+        keep_first(out, &mut refused, answer.and_then(|raw| told(api, out, &raw)))?;
     }
-    Ok(())
+    refused
 }
 
 fn told(api: &Api, out: &Out, raw: &RawValue) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use crate::failure::Failure;
+use crate::output::Out;
 
 /// `GEMINI_API_KEY` where `wanted`; it never leaves this machine without being asked to.
 fn own_key(settings: &Settings, wanted: bool) -> Result<Option<&SecretString>, Failure> {
@@ -27,6 +28,23 @@ fn own_key(settings: &Settings, wanted: bool) -> Result<Option<&SecretString>, F
 /// `text` as JSON that goes out as it stands.
 fn raw_json(what: &str, text: String) -> Result<Box<RawValue>, Failure> {
     RawValue::from_string(text).map_err(|error| Failure::Usage(format!("{what} is no valid JSON: {error}")))
+}
+
+/// Of several wishes one that is refused does not spare the rest: the first refusal becomes the command's end, the
+/// others are said at once. What meets all of them alike ends the command.
+fn keep_first(out: &Out, first: &mut Result<(), Failure>, next: Result<(), Failure>) -> Result<(), Failure> {
+    match next {
+        Ok(()) => Ok(()),
+        Err(failure @ (Failure::Unreachable(_) | Failure::Interrupted(_) | Failure::ClosedPipe)) => Err(failure),
+        Err(failure) if first.is_ok() => {
+            *first = Err(failure);
+            Ok(())
+        }
+        Err(failure) => {
+            failure.report(out);
+            Ok(())
+        }
+    }
 }
 
 /// What comes on the standard input.

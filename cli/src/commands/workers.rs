@@ -7,6 +7,7 @@ use flota_proto::{Class, WorkerId};
 use reqwest::Method;
 use serde_json::value::RawValue;
 
+use super::keep_first;
 use crate::api::{Api, segment};
 use crate::args::{WorkersArgs, WorkersCommand};
 use crate::failure::Failure;
@@ -81,17 +82,22 @@ fn print(out: &Out, worker: &Worker) -> Result<(), Failure> {
 }
 
 async fn tell(api: &Api, out: &Out, what: &str, ids: &[WorkerId]) -> Result<(), Failure> {
+    let mut refused = Ok(());
     for id in ids {
         let path = format!("/workers/{}/{what}", segment(id.as_str()));
-        let raw: Box<RawValue> = api.post(&path, None::<&()>).await?;
-        if out.json {
-            out.line(raw.get())?;
-        } else {
-            let worker: Worker = api.parse(raw.get().as_bytes())?;
-            out.line(format!("{id}  {}", out.paint(Hue::of_worker(worker.status), worker.status.as_str())))?;
-        }
+        let answer = api.post::<Box<RawValue>>(&path, None::<&()>).await;
+        keep_first(out, &mut refused, answer.and_then(|raw| told(api, out, &raw)))?;
     }
-    Ok(())
+    refused
+}
+
+fn told(api: &Api, out: &Out, raw: &RawValue) -> Result<(), Failure> {
+    if out.json {
+        return out.line(raw.get());
+    }
+    let worker: Worker = api.parse(raw.get().as_bytes())?;
+    let status = out.paint(Hue::of_worker(worker.status), worker.status.as_str());
+    out.line(format!("{}  {status}", worker.worker_id))
 }
 
 fn used(running: &BTreeMap<Class, u32>, slots: &BTreeMap<Class, u32>) -> String {

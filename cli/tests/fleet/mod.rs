@@ -38,6 +38,8 @@ pub struct Fleet {
     pub failing: BTreeMap<String, Value>,
     /// Results of kinds other than echo.
     pub results: BTreeMap<String, Value>,
+    /// The next so many looks at a job find it waiting.
+    pub waits: u32,
     /// A token that every request must bring.
     pub token: Option<String>,
     /// `METHOD path` of each request.
@@ -246,7 +248,15 @@ fn with_job(fleet: &Shared, id: &str, change: impl FnOnce(&mut Value) -> Option<
 }
 
 async fn one(State(fleet): State<Shared>, Path(id): Path<String>) -> Response {
-    with_job(&fleet, &id, |_| None)
+    let waits = std::mem::take(&mut fleet.lock().unwrap().waits);
+    fleet.lock().unwrap().waits = waits.saturating_sub(1);
+    with_job(&fleet, &id, |job| {
+        let mut job = job.clone();
+        job["state"] = json!("pending");
+        job["result"] = Value::Null;
+        job["waiting"] = json!({"reason": "no_fitting_worker", "detail": "no worker is there that fits"});
+        (waits > 0).then(|| Json(job).into_response())
+    })
 }
 
 async fn priority(State(fleet): State<Shared>, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
