@@ -62,6 +62,10 @@ use_tools() {
   [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
   [ -d "$TOOLS/node_modules/.bin" ] && PATH="$TOOLS/node_modules/.bin:$PATH"
   export PATH
+  # Node carries certificates of its own; where a network has others, the machine knows them.
+  if [ -z "${NODE_EXTRA_CA_CERTS:-}" ] && [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+    export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+  fi
   if have rustup && [ -z "${RUSTUP_TOOLCHAIN:-}" ]; then
     local choice
     choice=$(toolchain_choice)
