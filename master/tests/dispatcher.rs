@@ -313,27 +313,30 @@ async fn a_worker_that_went_while_its_stream_was_opened_is_not_taken_for_there()
     within(gone).await;
 }
 
-/// A load that leaves the loop no idle moment.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn old_jobs_are_deleted_also_under_constant_load() {
     let master = Master::with(Retention { age_ms: 0, bytes_max: u64::MAX });
     let id = master.one().await;
     master.handle.cancel(Principal::local(), id).await.unwrap();
-    let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let load: Vec<_> = (0..2)
-        .map(|_| {
-            let (handle, busy) = (master.handle.clone(), busy.clone());
-            tokio::spawn(async move {
-                while busy.load(std::sync::atomic::Ordering::Relaxed) {
-                    let _ = handle.tell(Command::BrokerUp).await;
-                }
-            })
-        })
-        .collect();
-    let gone = async { while master.handle.job(id, false).await.is_ok() {} };
+    let submit = || {
+        let (reply, _) = oneshot::channel();
+        Command::Submit { principal: Principal::local(), jobs: vec![echo()], idempotency: None, reply }
+    };
+    master.control.change(|state| state.gated = true);
+    master.handle.tell(submit()).await.unwrap();
+    let gone = async {
+        loop {
+            // While a commit runs, the next batch arrives: the loop is never idle.
+            master.control.wait(|state| state.waiting && state.permits == 0);
+            let (reply, answer) = oneshot::channel();
+            master.handle.tell(submit()).await.unwrap();
+            master.handle.tell(Command::Job { id, payload: false, reply }).await.unwrap();
+            master.control.change(|state| state.permits = 1);
+            if answer.await.unwrap().is_err() {
+                break;
+            }
+        }
+    };
     within(gone).await;
-    busy.store(false, std::sync::atomic::Ordering::Relaxed);
-    for load in load {
-        load.await.unwrap();
-    }
+    master.open_gate();
 }

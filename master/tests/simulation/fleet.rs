@@ -12,7 +12,7 @@ use crate::worker::{Held, SimWorker};
 use crate::world::{Message, ToMaster, ToWorker, World};
 
 impl World {
-    pub fn to_master(&mut self, index: usize, boot: u64, stream: Option<StreamId>, what: ToMaster) {
+    pub fn master_hears(&mut self, index: usize, boot: u64, stream: Option<StreamId>, what: ToMaster) {
         if self.workers[index].boot != boot {
             return;
         }
@@ -25,7 +25,7 @@ impl World {
             ToMaster::Report(report) => {
                 // A stream is in order and whole as long as it is open.
                 if let Some(stream) = stream.filter(|stream| self.streams.contains_key(stream)) {
-                    self.input(Input::Report(stream, Box::new(report)));
+                    self.input(Input::Report(stream, report));
                 }
             }
         }
@@ -85,7 +85,7 @@ impl World {
         let held =
             Held { kind: assignment.kind, part: assignment.part, done_at: self.now.after_ms(work_ms), fails, finds };
         worker.held.insert(key, held);
-        let started = assignment.unit.index % 2 == 0;
+        let started = assignment.unit.index.is_multiple_of(2);
         let report = Report { accepted: vec![(key.0, key.1, started)], ..Report::default() };
         self.report(index, report);
     }
@@ -93,7 +93,7 @@ impl World {
     fn report(&mut self, index: usize, report: Report) {
         let worker = &self.workers[index];
         let (boot, stream) = (worker.boot, worker.stream);
-        let what = Box::new(ToMaster::Report(report));
+        let what = ToMaster::Report(Box::new(report));
         self.send(1, Message::ToMaster { worker: index, boot, stream, what });
     }
 
@@ -111,7 +111,7 @@ impl World {
                     [ToMaster::Register, ToMaster::Open]
                 };
                 for what in order {
-                    self.send(1, Message::ToMaster { worker: index, boot, stream: None, what: Box::new(what) });
+                    self.send(1, Message::ToMaster { worker: index, boot, stream: None, what });
                 }
                 // Where the stream was opened first, the registration of an earlier process says nothing.
             }

@@ -164,13 +164,13 @@ impl World {
                     self.note(format!("{unit} attempt {attempt} counts"));
                     self.counts(unit, attempt);
                 }
-                self.to_worker(stream, ToWorker::Ack(unit, attempt));
+                self.tell_worker(stream, ToWorker::Ack(unit, attempt));
             }
             Effect::Cancel(stream, unit, attempt) | Effect::TakeBack(stream, unit, attempt) => {
-                self.to_worker(stream, ToWorker::Cancel(unit, attempt));
+                self.tell_worker(stream, ToWorker::Cancel(unit, attempt));
             }
             Effect::Goodbye(stream, _) => {
-                self.to_worker(stream, ToWorker::Goodbye);
+                self.tell_worker(stream, ToWorker::Goodbye);
                 self.streams.remove(&stream);
             }
             Effect::Event { job, event, last, .. } => self.tell(job, &event, last),
@@ -232,7 +232,7 @@ impl World {
         self.send(delay, Message::Task(Box::new(assignment)));
     }
 
-    fn to_worker(&mut self, stream: StreamId, what: ToWorker) {
+    fn tell_worker(&mut self, stream: StreamId, what: ToWorker) {
         let Some(index) = self.streams.get(&stream) else { return };
         let worker = self.workers[*index].id.clone();
         let delay = self.rng.random_range(0..100);

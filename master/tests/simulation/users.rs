@@ -165,7 +165,7 @@ impl World {
     }
 
     fn check_cancelled(&self, id: JobId, promise: &Promise) {
-        if !promise.cancel_sent && !(promise.dependent && promise.policy == OnDependencyFailure::Cancel) {
+        if !(promise.cancel_sent || promise.dependent && promise.policy == OnDependencyFailure::Cancel) {
             self.fail(&format!("job {id} is cancelled and nobody asked for that"));
         }
     }

@@ -30,7 +30,7 @@ pub enum Message {
         worker: usize,
         boot: u64,
         stream: Option<StreamId>,
-        what: Box<ToMaster>,
+        what: ToMaster,
     },
     ToWorker {
         worker: WorkerId,
@@ -46,7 +46,7 @@ pub enum Message {
 pub enum ToMaster {
     Register,
     Open,
-    Report(Report),
+    Report(Box<Report>),
 }
 
 #[derive(Clone)]
@@ -188,7 +188,7 @@ impl World {
             match entry.remove() {
                 Message::Task(assignment) if assignment.simple => self.ask_simple(&assignment),
                 Message::Task(assignment) => self.take_task(*assignment),
-                Message::ToMaster { worker, boot, stream, what } => self.to_master(worker, boot, stream, *what),
+                Message::ToMaster { worker, boot, stream, what } => self.master_hears(worker, boot, stream, what),
                 Message::ToWorker { worker, stream, what } => self.worker_hears(&worker, stream, what),
                 Message::Said(input) => drop(self.input(*input)),
                 Message::Wanted(worker, control) => self.worker_wanted(&worker, control),
