@@ -85,7 +85,8 @@ impl Notes {
 }
 
 fn log(job_id: JobId, kind: Kind, state: JobState, worker: Option<&WorkerId>, error: Option<&str>) {
-    let worker_id = worker.map(WorkerId::as_str).unwrap_or_default();
+    // Left out where there is none.
+    let worker_id = worker.map(WorkerId::as_str);
     match (state, error) {
         (JobState::Failed, error) => {
             warn!(%job_id, worker_id, "{kind} failed: {}", error.unwrap_or("no reason was given"));
@@ -94,7 +95,9 @@ fn log(job_id: JobId, kind: Kind, state: JobState, worker: Option<&WorkerId>, er
             info!(%job_id, worker_id, "{kind} will be tried again: {error}");
         }
         (JobState::Completed | JobState::Cancelled, _) => info!(%job_id, worker_id, "{kind} {}", state.as_str()),
-        (JobState::Assigned, _) => info!(%job_id, worker_id, "{kind} assigned to {worker_id}"),
+        (JobState::Assigned, _) => {
+            info!(%job_id, worker_id, "{kind} assigned to {}", worker_id.unwrap_or("a worker"));
+        }
         (JobState::Blocked | JobState::Scheduled | JobState::Pending | JobState::Computing, _) => {
             debug!(%job_id, worker_id, "{kind} {}", state.as_str());
         }
