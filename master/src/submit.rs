@@ -160,10 +160,10 @@ fn shape(payload: Payload) -> (Work, Option<String>, Option<Vec<u8>>) {
 
 fn check_bounds(job: &SubmitJob) -> Result<(), FieldError> {
     if job.max_attempts.is_some_and(|n| !(1..=ATTEMPTS_MAX).contains(&n)) {
-        return Err(FieldError::new("max_attempts", format!("is 1 to {ATTEMPTS_MAX}")));
+        return Err(FieldError::new("max_attempts", format!("must be 1 to {ATTEMPTS_MAX}")));
     }
     if job.timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MS_MAX).contains(&ms)) {
-        return Err(FieldError::new("timeout_ms", format!("is 1 to {TIMEOUT_MS_MAX} (a week)")));
+        return Err(FieldError::new("timeout_ms", format!("must be 1 to {TIMEOUT_MS_MAX} (a week)")));
     }
     if job.depends_on.as_ref().is_some_and(|deps| deps.len() > DEPENDENCIES_MAX) {
         return Err(FieldError::new("depends_on", format!("names at most {DEPENDENCIES_MAX} jobs")));
@@ -179,7 +179,7 @@ fn check_bounds(job: &SubmitJob) -> Result<(), FieldError> {
 fn name(path: &str, name: Option<String>) -> Result<Option<String>, FieldError> {
     match name {
         Some(name) if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) => {
-            Err(FieldError::new(path, format!("is 1 to {NAME_BYTES_MAX} bytes without control characters")))
+            Err(FieldError::new(path, format!("must be 1 to {NAME_BYTES_MAX} bytes without control characters")))
         }
         name => Ok(name),
     }

@@ -4,15 +4,36 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::de::Error;
+use serde::de::{self, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error as ThisError;
 use uuid::Uuid;
 
 /// A job's identifier: a UUIDv7, made by the master or chosen by the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
+
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Takes the text without a copy, and says what a job id is as everywhere else.
+        struct Text;
+
+        impl de::Visitor<'_> for Text {
+            type Value = JobId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a job id")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<JobId, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
 
 impl JobId {
     /// A new identifier that sorts after those made before.
@@ -142,6 +163,14 @@ mod tests {
         for bad in ["", "x", "0193e5f0-7c1a-7000-8000-000000000000", "0193e5f0-7c1a-7000-8000-000000000000/-1"] {
             assert_eq!(bad.parse::<UnitId>(), Err(IdError::Unit), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_bad_job_id_in_a_document_is_explained() {
+        let error = serde_json::from_str::<JobId>("\"x\"").unwrap_err().to_string();
+        assert!(error.starts_with("a job id is a UUID such as "), "{error}");
+        let id = JobId::generate();
+        assert_eq!(serde_json::from_str::<JobId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
     }
 
     #[test]

@@ -378,7 +378,7 @@ impl Payload {
             Self::Chat(p) => validate_chat(p),
             Self::Embed(p) => check(!p.texts.is_empty(), "payload.texts", || "needs at least one text".into()),
             Self::Echo(p) => check(p.sleep_ms.is_none_or(|ms| ms <= 86_400_000), "payload.sleep_ms", || {
-                "is at most 86400000 (a day)".into()
+                "must be at most 86400000 (a day)".into()
             }),
         }
     }
@@ -407,14 +407,14 @@ fn validate_chat(p: &ChatPayload) -> Result<(), FieldError> {
     let asked = p.messages.iter().any(|m| m.role == Role::User);
     check(asked, "payload.messages", || "needs a message of the user".into())?;
     let named = p.model.as_ref().is_none_or(|m| !m.is_empty() && m.len() <= 200);
-    check(named, "payload.model", || "is 1 to 200 characters; leave it out for the default".into())?;
+    check(named, "payload.model", || "must be 1 to 200 characters; leave it out for the default".into())?;
     check(p.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)), "payload.temperature", || "is 0 to 2".into())?;
     check(p.max_output_tokens.is_none_or(|n| n > 0), "payload.max_output_tokens", || "is at least 1".into())
 }
 
 fn check_key(key: &HexBytes) -> Result<(), FieldError> {
     check(key.len() <= RANDOMX_KEY_BYTES_MAX, "payload.key", || {
-        format!("is at most {RANDOMX_KEY_BYTES_MAX} bytes, has {}", key.len())
+        format!("must be at most {RANDOMX_KEY_BYTES_MAX} bytes, has {}", key.len())
     })
 }
 
@@ -444,7 +444,7 @@ pub fn parse<'a, T: Deserialize<'a>>(root: &str, json: &'a str) -> Result<T, Fie
 /// # Errors
 /// When `json` is no object.
 pub fn object(root: &str, json: &str) -> Result<(), FieldError> {
-    check(json.trim_start().starts_with('{'), root, || "is a JSON object".into())
+    check(json.trim_start().starts_with('{'), root, || "must be a JSON object".into())
 }
 
 /// Turns serde's error into one with the path below `root`.

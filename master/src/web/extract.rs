@@ -93,7 +93,7 @@ pub fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Failure> {
 pub fn json_object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Failure> {
     let begins = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if begins == Some(&b'[') {
-        let error = kinds::FieldError::new("", "the body is a JSON object, not an array");
+        let error = kinds::FieldError::new("", "the body must be a JSON object, not an array");
         return Err(Failure::invalid(&error));
     }
     json(bytes)
@@ -172,7 +172,7 @@ impl Params {
                 } else {
                     format!("a whole number, {} to {}", range.start(), range.end())
                 };
-                Err(bad_parameter(name, &format!("is {allowed}")))
+                Err(bad_parameter(name, &format!("must be {allowed}")))
             }
         }
     }
@@ -228,7 +228,7 @@ pub fn header_text<'a>(headers: &'a HeaderMap, name: &str, bytes_max: usize) -> 
         Ok("") => Ok(None),
         Ok(text) if text.len() <= bytes_max => Ok(Some(text)),
         _ => {
-            let detail = format!("{name}: is at most {bytes_max} printable ASCII characters");
+            let detail = format!("{name}: must be at most {bytes_max} printable ASCII characters");
             Err(Failure::bad_request("bad_header", detail).at(name))
         }
     }

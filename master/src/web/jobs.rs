@@ -75,7 +75,7 @@ fn filter(mut params: Params) -> Result<JobFilter, Failure> {
 fn split_label(text: &str) -> Result<(String, String), Failure> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(bad_parameter("label", "is NAME=VALUE")),
+        _ => Err(bad_parameter("label", "must be NAME=VALUE")),
     }
 }
 
