@@ -47,7 +47,7 @@ impl Sessions {
         rand::rng().fill_bytes(&mut secret);
         let secret = hex::encode(secret);
         let session = Arc::new(Session {
-            id: Uuid::now_v7(),
+            id: Uuid::new_v4(),
             secret: Sha256::digest(&secret).into(),
             state: Mutex::new(State { socket: Some(socket.clone()), ..State::default() }),
         });
