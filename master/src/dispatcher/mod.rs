@@ -116,6 +116,8 @@ pub struct Dispatcher {
     submissions: VecDeque<Submission>,
     notes: Notes,
     tokens: tokens::Tokens,
+    /// What was last told of each worker.
+    worker_states: HashMap<WorkerId, mqtt::WorkerState>,
     ended_counts: BTreeMap<JobState, u64>,
     refuse_until: Option<std::time::Instant>,
     flushed: std::time::Instant,
@@ -183,6 +185,7 @@ impl Dispatcher {
             submissions: VecDeque::new(),
             notes: Notes::default(),
             tokens: tokens::Tokens::default(),
+            worker_states: HashMap::new(),
             ended_counts,
             refuse_until: None,
             flushed: clock::instant(),

@@ -17,6 +17,8 @@ use crate::handle::{JobUpdate, StreamId, WorkerControl};
 
 /// Attempts named in one message to a worker: it stays below 1 MiB.
 const ATTEMPTS_PER_MESSAGE: usize = 8_000;
+/// Workers of which the last told state is remembered.
+const WORKER_STATES_MAX: usize = 20_000;
 /// How long a command to a worker is valid.
 const COMMAND_VALID_MS: u64 = 60_000;
 
@@ -136,8 +138,16 @@ impl Dispatcher {
     }
 
     /// Workers tell their states themselves; only that one has gone is the master's to tell.
-    fn worker_changed(&self, worker: &WorkerId) {
+    fn worker_changed(&mut self, worker: &WorkerId) {
         let Some(view) = self.core.worker_view(worker) else { return };
+        let before = self.worker_states.insert(worker.clone(), view.status);
+        if self.worker_states.len() > WORKER_STATES_MAX {
+            self.worker_states.clear();
+        }
+        // One that comes is not there until it has registered and connected: that is no news.
+        if before == Some(view.status) || (before.is_none() && view.status == WorkerState::Offline) {
+            return;
+        }
         info!(worker_id = worker.as_str(), "worker {worker} is {}", view.status.as_str());
         if view.status != WorkerState::Offline || view.simple {
             return;
