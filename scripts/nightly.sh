@@ -6,5 +6,7 @@ scripts/setup.sh build lint page test
 use_tools
 step "simulation: 20,000 seeds"
 FLOTA_SIM_SEEDS=20000 cargo test --release --locked -p flota-master --test simulation -- --nocapture
+step "simulation: the five seeded defects are found"
+cargo test --release --locked -p flota-master --features seeded-defects --test simulation
 step "search: 20,000 nonces on two workers, one of them killed"
 FLOTA_TEST_NONCES=20000 scripts/e2e.sh search
