@@ -16,8 +16,11 @@ use crate::core::Changes;
 use crate::core::record::{JobRow, StoredJob, UnitRow, WorkerRow};
 use crate::handle::JobFilter;
 
+/// What takes the schema from version n to n + 1, beginning with an empty file. What has landed is never edited: a file in
+/// the field would not learn of it.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/001_first.sql")];
 /// The newest version of the schema.
-const VERSION: i64 = 1;
+const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Marks the file as ours: "Flot".
 const APPLICATION_ID: i64 = 0x466c_6f74;
 /// Payloads up to this stand in the job's row.
@@ -150,14 +153,16 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if application != APPLICATION_ID && tables > 0 {
         return Err(damaged("it is a database of another program".into()));
     }
-    if found < 1 {
-        let transaction = db.transaction()?;
-        transaction.execute_batch(include_str!("schema.sql"))?;
-        transaction.execute("INSERT INTO meta VALUES ('epoch', 0), ('secret', randomblob(32))", [])?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-        transaction.commit()?;
+    if found == VERSION {
+        return Ok(());
     }
+    let transaction = db.transaction()?;
+    for migration in &MIGRATIONS[usize::try_from(found).unwrap_or(0)..] {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
     Ok(())
 }
 

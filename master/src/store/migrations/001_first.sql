@@ -1,8 +1,9 @@
--- Version 1. Times are Unix milliseconds; states are numbers in the order of rest::JobState.
+-- Times are Unix milliseconds; states are numbers in the order of rest::JobState.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY
 ) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('epoch', 0), ('secret', randomblob(32));
 
 -- A job of one unit is this one row; `u_…` is its unit.
 CREATE TABLE jobs (
