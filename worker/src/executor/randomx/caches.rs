@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flota_common::clock;
-
-use super::ffi::{Cache, Flags, OutOfMemory};
+use flota_randomx::{Cache, Error};
 
 /// How many keys are kept warm.
 pub const CACHES_MAX: usize = 2;
@@ -14,9 +13,8 @@ pub const CACHES_MAX: usize = 2;
 pub const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// The caches of the last keys.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Caches {
-    flags: Flags,
     state: Mutex<State>,
 }
 
@@ -38,17 +36,11 @@ struct Entry {
 type Slot = Mutex<Option<Arc<Cache>>>;
 
 impl Caches {
-    /// None yet.
-    #[must_use]
-    pub fn new(flags: Flags) -> Self {
-        Self { flags, state: Mutex::default() }
-    }
-
     /// The cache of `key`; makes it where it is missing, which takes about a second of this thread.
     ///
     /// # Errors
-    /// [`OutOfMemory`]
-    pub fn get(&self, key: &[u8]) -> Result<Arc<Cache>, OutOfMemory> {
+    /// [`Error::CacheMemory`]
+    pub fn get(&self, key: &[u8]) -> Result<Arc<Cache>, Error> {
         let (slot, evicted) = self.slot(key);
         let mut slot = lock(&slot);
         if let Some(cache) = slot.as_ref() {
@@ -60,12 +52,12 @@ impl Caches {
                 cache.reset(key);
                 cache
             }
-            None => Cache::new(self.flags, key)?,
+            None => Cache::new(key)?,
         };
         tracing::info!(
             init_ms = begun.elapsed().as_millis() as u64,
             pages = made.pages().as_str(),
-            jit = self.flags.is_jit(),
+            jit = made.is_jit(),
             "RandomX cache is ready"
         );
         let cache = Arc::new(made);
@@ -155,13 +147,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn caches() -> Caches {
-        Caches::new(Flags::detect())
-    }
-
     #[test]
     fn units_with_one_key_share_a_cache_and_the_oldest_of_three_keys_goes() {
-        let caches = caches();
+        let caches = Caches::default();
         let first = caches.get(b"1").unwrap();
         assert!(Arc::ptr_eq(&first, &caches.get(b"1").unwrap()));
         drop(first);
@@ -175,17 +163,17 @@ mod tests {
 
     #[test]
     fn a_cache_in_use_outlives_its_place() {
-        let caches = caches();
+        let caches = Caches::default();
         let first = caches.get(b"test key 000").unwrap();
         drop(caches.get(b"2").unwrap());
         drop(caches.get(b"3").unwrap());
-        let hash = super::super::ffi::Vm::light(first).unwrap().hash(b"This is a test");
+        let hash = flota_randomx::Vm::light(&first).unwrap().hash(b"This is a test");
         assert_eq!(hex::encode(hash), "639183aae1bf4c9a35884cb46b09cad9175f04efd7684e7262a0ac1c2f0b4e3f");
     }
 
     #[test]
     fn idle_caches_are_freed() {
-        let caches = caches();
+        let caches = Caches::default();
         let cache = caches.get(b"1").unwrap();
         let now = clock::instant();
         assert_eq!(caches.sweep(now + 2 * IDLE), Some(IDLE), "one in use is kept");

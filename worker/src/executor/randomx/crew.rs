@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flota_common::clock;
+use flota_randomx::{Batch, Cache, Error, HASH_BYTES, Vm};
 use tokio_util::sync::CancellationToken;
 
-use super::ffi::{Batch, Cache, HASH_BYTES, OutOfMemory, Vm};
 use super::rate::Rate;
 
 /// How long a thread hashes before it tells how far it is. It looks whether to stop after every hash.
@@ -62,7 +62,7 @@ pub struct Computed {
 pub enum Unfinished {
     /// Not one thread could begin.
     #[error(transparent)]
-    OutOfMemory(#[from] OutOfMemory),
+    OutOfMemory(#[from] Error),
     /// They were told to stop.
     #[error("the attempt was cancelled")]
     Stopped,
@@ -87,7 +87,7 @@ impl Crew {
         let threads = usize::try_from(work.count()).unwrap_or(usize::MAX).clamp(1, threads.max(1));
         self.rate.begin(clock::instant());
         let shares: Vec<_> = thread::scope(|scope| {
-            let member = || self.member(work, cache.clone());
+            let member = || self.member(work, cache);
             let named = || thread::Builder::new().name("randomx".to_owned());
             let members: Vec<_> = (0..threads).filter_map(|_| named().spawn_scoped(scope, member).ok()).collect();
             members.into_iter().map(|member| member.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
@@ -95,10 +95,10 @@ impl Crew {
         self.collect(work.count(), shares)
     }
 
-    fn collect(&self, count: u64, shares: Vec<Result<Share, OutOfMemory>>) -> Result<Computed, Unfinished> {
+    fn collect(&self, count: u64, shares: Vec<Result<Share, Error>>) -> Result<Computed, Unfinished> {
         // A thread without a VM took nothing: the others did its part.
         if shares.iter().all(Result::is_err) {
-            return Err(shares.into_iter().find_map(Result::err).unwrap_or(OutOfMemory::Vm).into());
+            return Err(shares.into_iter().find_map(Result::err).unwrap_or(Error::VmMemory).into());
         }
         let mut all = Computed { kept: Vec::new(), hashed: 0 };
         for share in shares.into_iter().flatten() {
@@ -112,7 +112,7 @@ impl Crew {
     }
 
     /// One thread.
-    fn member(&self, work: &dyn Work, cache: Arc<Cache>) -> Result<Share, OutOfMemory> {
+    fn member(&self, work: &dyn Work, cache: &Arc<Cache>) -> Result<Share, Error> {
         let mut vm = Vm::light(cache)?;
         let mut share = Share::default();
         let mut buffer = Vec::new();

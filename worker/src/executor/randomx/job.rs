@@ -2,10 +2,10 @@
 
 use flota_proto::HexBytes;
 use flota_proto::kinds::{Find, Found, HashPayload, HashResult, Payload, SearchPayload, SearchResult};
+use flota_randomx::HASH_BYTES;
 use serde::Serialize;
 
 use super::crew::{Computed, Verdict, Work};
-use super::ffi::HASH_BYTES;
 
 /// A unit of one of the two kinds.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! RandomX on threads of its own: `randomx.hash` and `randomx.search`, in light mode.
 //!
-//! [`ffi`] is the library, [`caches`] keeps the memory of the last keys, [`crew`] hashes one unit on all threads,
+//! [`caches`] keeps the memory of the last keys, [`crew`] hashes one unit on all threads,
 //! [`job`] says what is hashed and what the result is.
 
 mod caches;
 mod crew;
-mod ffi;
 mod job;
 mod rate;
 
@@ -24,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::caches::Caches;
 use self::crew::{Computed, Crew, Unfinished, Work};
-use self::ffi::Flags;
 use self::job::Job;
 use self::rate::Rate;
 use super::{Context, Executor, Failure, Output, Unit};
@@ -58,7 +56,7 @@ impl RandomxExecutor {
         let threads = config.threads.or_else(|| thread::available_parallelism().ok());
         Self {
             threads: threads.map_or(1, NonZeroUsize::get),
-            caches: Arc::new(Caches::new(Flags::detect())),
+            caches: Arc::new(Caches::default()),
             rate: Arc::default(),
         }
     }

@@ -4,9 +4,9 @@ use std::sync::Mutex;
 
 use flota_proto::kinds::{Find, HashPayload, HashResult, Payload, SearchPayload, SearchResult};
 use flota_proto::{HexBytes, JobId, UnitId};
+use flota_randomx::{Cache, Vm};
 
 use super::super::Observer;
-use super::ffi::{Cache, Vm};
 use super::*;
 
 #[derive(Default)]
@@ -91,7 +91,7 @@ async fn hashes_come_in_the_order_of_the_inputs_and_the_key_stays_warm() {
 
 #[tokio::test]
 async fn a_search_finds_what_brute_force_finds() {
-    let mut vm = Vm::light(Arc::new(Cache::new(Flags::detect(), b"test key 000").unwrap())).unwrap();
+    let mut vm = Vm::light(&Arc::new(Cache::new(b"test key 000").unwrap())).unwrap();
     let job = Job::Search(search(100..130, target(4), Find::All));
     let mut buffer = Vec::new();
     let mut expected = Vec::new();

@@ -1,0 +1,156 @@
+//! The 2080 MiB that a cache expands to.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use crate::ffi::RawDataset;
+use crate::region::Region;
+use crate::{Cache, DATASET_BYTES, Error, ITEM_BYTES, ITEMS, Pages};
+
+/// What a thread computes before it looks whether to go on: 2 MiB, one huge page.
+const CHUNK: usize = 32_768;
+
+/// The 2080 MiB that a cache expands to; from it a fast VM computes hashes. Read-only once made.
+#[derive(Debug)]
+pub struct Dataset {
+    region: Region,
+    raw: RawDataset,
+    largest: Pages,
+    pages: Pages,
+}
+
+// SAFETY: the struct for the library points into the region, which is only read once the dataset is made.
+unsafe impl Send for Dataset {}
+// SAFETY: as above.
+unsafe impl Sync for Dataset {}
+
+/// A dataset that is being built: how, and how far it is. Shared with whoever watches or stops it.
+#[derive(Debug)]
+pub struct Build {
+    /// How many threads compute; at least one does.
+    pub threads: usize,
+    /// Pages no larger than these.
+    pub largest: Pages,
+    stop: AtomicBool,
+    next: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl Build {
+    /// On the largest pages to be had.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        Self::with(threads, Pages::Huge)
+    }
+
+    /// On pages no larger than `largest`.
+    #[must_use]
+    pub fn with(threads: usize, largest: Pages) -> Self {
+        let zero = || AtomicUsize::new(0);
+        Self { threads, largest, stop: AtomicBool::new(false), next: zero(), done: zero() }
+    }
+
+    /// Ends it early: within a twentieth of a second.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// From 0 to 1.
+    #[must_use]
+    pub fn fraction(&self) -> f64 {
+        self.done.load(Ordering::Relaxed) as f64 / ITEMS as f64
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}
+
+impl Dataset {
+    /// Allocates a dataset and computes it from `cache` on the threads of `build`: some 20 to 45 s on two cores.
+    ///
+    /// # Errors
+    /// [`Error::DatasetMemory`], [`Error::Threads`], [`Error::Stopped`]
+    pub fn build(cache: &Cache, build: &Build) -> Result<Self, Error> {
+        let region = Region::new(DATASET_BYTES, build.largest).ok_or(Error::DatasetMemory)?;
+        compute(cache, build, &region)?;
+        let (pages, largest) = (region.pages(), build.largest);
+        let raw = RawDataset { memory: region.memory().as_ptr(), dealloc: std::ptr::null_mut() };
+        Ok(Self { region, raw, largest, pages })
+    }
+
+    /// The pages it lies on.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the region is that large, initialised, and not written to any more.
+        unsafe { std::slice::from_raw_parts(self.region.memory().as_ptr(), DATASET_BYTES) }
+    }
+
+    /// For the library, which takes it as mutable but only reads it.
+    pub(crate) fn raw(&self) -> *mut RawDataset {
+        (&raw const self.raw).cast_mut()
+    }
+
+    pub(crate) fn largest(&self) -> Pages {
+        self.largest
+    }
+}
+
+fn compute(cache: &Cache, build: &Build, region: &Region) -> Result<(), Error> {
+    let member = || fill(cache, build, region);
+    thread::scope(|scope| {
+        let named = || thread::Builder::new().name("randomx-dataset".to_owned());
+        let begun = (0..build.threads.max(1)).filter_map(|_| named().spawn_scoped(scope, member).ok()).count();
+        if begun == 0 { Err(Error::Threads) } else { Ok(()) }
+    })?;
+    if build.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
+}
+
+/// One thread: takes chunk after chunk.
+fn fill(cache: &Cache, build: &Build, region: &Region) {
+    while !build.is_stopped() {
+        let start = build.next.fetch_add(CHUNK, Ordering::SeqCst);
+        if start >= ITEMS {
+            return;
+        }
+        let count = CHUNK.min(ITEMS - start);
+        // SAFETY: the region has room for all items, and each chunk is given to one thread once.
+        unsafe { cache.write_items(region.memory().as_ptr(), start, count) };
+        build.done.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+const _: () = assert!(DATASET_BYTES == 2_181_038_016 && DATASET_BYTES.is_multiple_of(ITEM_BYTES));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi;
+
+    #[test]
+    fn the_library_agrees_on_the_layout_and_the_number_of_items() {
+        let mut byte = 0_u8;
+        let mut raw = RawDataset { memory: &raw mut byte, dealloc: std::ptr::null_mut() };
+        // SAFETY: both only read what they are given.
+        unsafe {
+            assert_eq!(ffi::randomx_dataset_item_count() as usize, ITEMS);
+            assert_eq!(ffi::randomx_get_dataset_memory(&raw mut raw).cast(), &raw mut byte);
+        }
+    }
+
+    #[test]
+    fn a_building_that_is_stopped_gives_no_dataset() {
+        let cache = Cache::new(b"test key 000").unwrap();
+        let build = Build::with(2, Pages::Small);
+        build.stop();
+        assert_eq!(Dataset::build(&cache, &build).unwrap_err(), Error::Stopped);
+        assert_eq!(build.fraction(), 0.0);
+    }
+}

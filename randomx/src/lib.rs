@@ -1,0 +1,34 @@
+//! RandomX (v1, `rx/0`): [`Cache`], [`Dataset`] and [`Vm`] over the library that `randomx-rs` builds and links.
+//!
+//! A key expands into a [`Cache`] of 256 MiB, from which a VM hashes slowly ([`Vm::light`]), or, at ten times the speed,
+//! from a [`Dataset`] of 2080 MiB that is computed from the cache ([`Vm::fast`]). This crate is the only one of the project with
+//! `unsafe`; what it offers is safe, and every failure is an [`Error`].
+
+mod cache;
+mod dataset;
+mod error;
+mod ffi;
+mod float;
+mod pages;
+mod region;
+mod vm;
+
+pub use cache::Cache;
+pub use dataset::{Build, Dataset};
+pub use error::Error;
+pub use ffi::Flags;
+pub use pages::Pages;
+pub use vm::{Batch, Vm};
+
+/// Bytes of a hash.
+pub const HASH_BYTES: usize = 32;
+/// Bytes of a cache.
+pub const CACHE_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes of one item of a dataset.
+pub const ITEM_BYTES: usize = 64;
+/// Items of a dataset.
+pub const ITEMS: usize = 34_078_719;
+/// Bytes of a dataset.
+pub const DATASET_BYTES: usize = ITEMS * ITEM_BYTES;
+/// Bytes of the scratchpad that each VM has.
+pub const SCRATCHPAD_BYTES: usize = 2 * 1024 * 1024;
