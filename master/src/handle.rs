@@ -39,6 +39,9 @@ pub enum Refused {
     /// The store does not take it, or the master stops.
     #[error("{0}")]
     Unavailable(String),
+    /// There is no space for it on the disk.
+    #[error("{0}")]
+    StoreFull(String),
 }
 
 /// The answer to a submission, in order.
@@ -297,6 +300,34 @@ pub enum Command {
     Stop {
         reply: Reply<()>,
     },
+}
+
+impl Command {
+    /// Answers whoever waits for it with a refusal.
+    pub fn refuse(self, refused: Refused) {
+        match self {
+            Self::Submit { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Await { reply, .. }
+            | Self::Job { reply, .. }
+            | Self::Cancel { reply, .. }
+            | Self::Retry { reply, .. }
+            | Self::SetPriority { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Jobs { reply, .. } | Self::Overlay { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Units { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Subscribe { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Workers { reply } => drop(reply.send(Err(refused))),
+            Self::Control { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Fleet { reply } => drop(reply.send(Err(refused))),
+            Self::QueuePosition { reply, .. } => drop(reply.send(Err(refused))),
+            Self::QueueDepths { reply } => drop(reply.send(Err(refused))),
+            Self::StreamOpened { reply, .. } => drop(reply.send(Err(refused))),
+            Self::SimpleResult { reply, .. } => drop(reply.send(Err(refused))),
+            Self::FetchUnit { reply, .. } => drop(reply.send(Err(refused))),
+            Self::LeaseCredential { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Stop { reply } => drop(reply.send(Err(refused))),
+            Self::Registered(_) | Self::Status(_) | Self::BrokerUp | Self::StreamClosed(_) | Self::Report { .. } => {}
+        }
+    }
 }
 
 /// Depth and age of one queue, for metrics.

@@ -29,6 +29,8 @@ pub struct MasterConfig {
     pub store: PathBuf,
     /// How long ended jobs are kept, and how large the store may become.
     pub retention: Retention,
+    /// With less free space than this for the store, no new jobs are accepted.
+    pub store_reserve_bytes: u64,
     /// Where the page and REST listen; port 0 picks a free one.
     pub web_listen: SocketAddr,
     /// What clients must present.
@@ -146,6 +148,7 @@ impl RunningMaster {
             gemini_api_key: config.gemini_api_key,
             limits: Limits { simple_take_keys: config.simple == SimpleWorkers::Trusted, ..Limits::default() },
             retention: config.retention,
+            store_reserve_bytes: config.store_reserve_bytes,
         };
         let dispatcher = Dispatcher::new(dispatcher_config, Box::new(store), epoch, Arc::new(client), &handle)?;
         let running =

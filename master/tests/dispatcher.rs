@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use flota_master::core::{Changes, Limits};
 use flota_master::dispatcher::{Config, Dispatcher, Running, SimpleWorkers};
-use flota_master::handle::{Command, Handle, Hello, IdempotencyKey, PublishError, Publisher, Refused, Subscription};
+use flota_master::handle::{
+    Command, Handle, Hello, IdempotencyKey, JobFilter, PublishError, Publisher, Refused, Subscription,
+};
 use flota_master::store::{IdempotencyRow, Loaded, Reader, Retention, SqliteStore, Store, StoreError};
 use flota_master::submit::{NewJob, Principal};
 use flota_proto::rest::{JobState, SubmitJob};
@@ -17,6 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 const DEADLINE: Duration = Duration::from_secs(20);
+const RESERVE: u64 = 1000;
 
 /// What a test does to commits.
 #[derive(Default)]
@@ -36,12 +39,22 @@ struct State {
     fail: u32,
     /// How many of the next commits report a failure although all is stored.
     late: u32,
+    /// Nothing can be stored.
+    full: bool,
+    /// How often the core began again.
+    loads: u32,
+    /// How much space there is.
+    free: Option<u64>,
 }
 
 impl Control {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
+    }
+
+    fn see<T>(&self, what: impl FnOnce(&State) -> T) -> T {
+        what(&self.state.lock().unwrap())
     }
 
     fn wait(&self, until: impl Fn(&State) -> bool) {
@@ -63,7 +76,7 @@ impl Control {
             state.good -= 1;
             return true;
         }
-        let fails = state.fail > 0;
+        let fails = state.fail > 0 || state.full;
         state.fail = state.fail.saturating_sub(1);
         !fails
     }
@@ -87,7 +100,16 @@ impl Store for Controlled {
     }
 
     fn load(&mut self) -> Result<Loaded, StoreError> {
+        self.control.change(|state| state.loads += 1);
         self.store.load()
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        if self.control.see(|state| state.full) { Err(StoreError::Full) } else { self.store.probe() }
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.control.see(|state| state.free)
     }
 
     fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
@@ -151,6 +173,7 @@ impl Master {
             gemini_api_key: None,
             limits: Limits::default(),
             retention,
+            store_reserve_bytes: RESERVE,
         };
         let (handle, commands) = Handle::channel();
         let running =
@@ -236,7 +259,7 @@ async fn a_failed_commit_answers_who_waits_for_a_job_that_is_gone_with_it() {
     let (reply, submitted) = oneshot::channel();
     let submit = Command::Submit { principal: Principal::local(), jobs: vec![job], idempotency: None, reply };
     master.handle.tell(submit).await.unwrap();
-    assert!(matches!(within(submitted).await.unwrap(), Err(Refused::Unavailable(_))));
+    assert!(matches!(within(submitted).await.unwrap(), Err(Refused::StoreFull(_))));
     assert!(matches!(within(master.handle.wait(id)).await, Err(Refused::NotFound(_))));
 }
 
@@ -339,4 +362,77 @@ async fn old_jobs_are_deleted_also_under_constant_load() {
     };
     within(gone).await;
     master.open_gate();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_is_new_shows_what_is_there_and_costs_one_new_beginning() {
+    let master = Master::start();
+    let id = master.one().await;
+    let before = master.control.see(|state| state.loads);
+    master.control.change(|state| state.full = true);
+    for _ in 0..20 {
+        let refused = within(master.handle.submit(Principal::local(), vec![echo()], None)).await.unwrap_err();
+        assert!(matches!(refused, Refused::StoreFull(_)), "{refused}");
+    }
+    assert!(matches!(within(master.handle.cancel(Principal::local(), id)).await, Err(Refused::StoreFull(_))));
+    assert!(within(master.handle.fleet()).await.is_err(), "what the core decided is not known to be true");
+    assert_eq!(within(master.handle.job(id, true)).await.unwrap().state, JobState::Pending);
+    let filter = JobFilter { limit: 10, states: vec![JobState::Pending], ..JobFilter::default() };
+    assert_eq!(within(master.handle.jobs(filter)).await.unwrap().items.len(), 1);
+    assert_eq!(master.control.see(|state| state.loads), before, "nothing was loaded while it could not help");
+
+    master.control.change(|state| state.full = false);
+    let recovered = async {
+        while master.handle.fleet().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(recovered).await;
+    assert_eq!(master.control.see(|state| state.loads), before + 1);
+    master.one().await;
+    assert_eq!(master.total().await, 2);
+}
+
+#[tokio::test]
+async fn who_waits_while_the_disk_is_full_is_answered_when_the_job_ends() {
+    let master = Master::start();
+    let id = master.one().await;
+    master.control.change(|state| state.full = true);
+    assert!(within(master.handle.cancel(Principal::local(), id)).await.is_err());
+    let (reply, mut answer) = oneshot::channel();
+    master.handle.tell(Command::Await { id, reply }).await.unwrap();
+    assert!(within(master.handle.job(id, false)).await.is_ok());
+    assert!(answer.try_recv().is_err(), "it has not ended");
+    master.control.change(|state| state.full = false);
+    let cancelled = async {
+        while master.handle.cancel(Principal::local(), id).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(cancelled).await;
+    assert_eq!(within(answer).await.unwrap().unwrap().state, JobState::Cancelled);
+}
+
+#[tokio::test]
+async fn with_little_space_nothing_new_is_accepted_and_what_was_goes_on() {
+    let master = Master::start();
+    let id = master.one().await;
+    master.control.change(|state| state.free = Some(RESERVE - 1));
+    let refused = async {
+        loop {
+            match master.handle.submit(Principal::local(), vec![echo()], None).await {
+                Err(Refused::StoreFull(detail)) => return detail,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    assert!(within(refused).await.contains("FLOTA_STORE_RESERVE"));
+    assert_eq!(within(master.handle.cancel(Principal::local(), id)).await.unwrap().state, JobState::Cancelled);
+    master.control.change(|state| state.free = Some(RESERVE));
+    let accepted = async {
+        while master.handle.submit(Principal::local(), vec![echo()], None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(accepted).await;
 }

@@ -66,6 +66,7 @@ pub fn master_config(settings: &Settings, web: SocketAddr, grpc: SocketAddr, mqt
             age_ms: settings.retention_age.map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             bytes_max: settings.retention_size.unwrap_or(u64::MAX),
         },
+        store_reserve_bytes: settings.store_reserve.unwrap_or(0),
         web_listen: web,
         token: settings.token.clone(),
         allowed_origins: settings.allowed_origins.clone(),

@@ -114,6 +114,14 @@ pub const KEYS: &[Key] = &[
         "a number with B, KiB, MiB, GiB or TiB, such as 10GiB, or off"
     ),
     key!(
+        "store_reserve",
+        Master,
+        One,
+        "64MiB",
+        "Free space on the store's disk that is kept for jobs accepted before: with less, new ones are refused",
+        "a number with B, KiB, MiB, GiB or TiB, such as 64MiB, or off"
+    ),
+    key!(
         "simple_workers",
         Master,
         One,

@@ -124,6 +124,8 @@ pub struct Settings {
     pub retention_age: Option<Duration>,
     /// In bytes; `None`: without bound.
     pub retention_size: Option<u64>,
+    /// In bytes; `None`: the disk may be filled.
+    pub store_reserve: Option<u64>,
     pub simple_workers: SimpleWorkers,
     /// `None`: embedded for `flota up`, on this machine for the others.
     pub mqtt_url: Option<Broker>,

@@ -39,6 +39,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let store_url = r.required("store_url", parse::store);
     let retention_age = r.required("retention_age", parse::age);
     let retention_size = r.required("retention_size", parse::size);
+    let store_reserve = r.required("store_reserve", parse::size);
     let simple_workers = r.required("simple_workers", parse::simple_workers);
     let worker_slots = r.classes("worker_slots");
     let worker_prefetch = r.classes("worker_prefetch");
@@ -69,6 +70,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         store_url: store_url?,
         retention_age: retention_age?,
         retention_size: retention_size?,
+        store_reserve: store_reserve?,
         simple_workers: simple_workers?,
         mqtt_listen: mqtt_listen?,
         topic_root: topic_root?,

@@ -30,7 +30,9 @@ impl WorkerCallback for Simple {
         let answered = tokio::time::timeout(ANSWER_WITHIN, self.handle.simple_result(request.into_inner())).await;
         let ack = match answered {
             Ok(Ok(message)) => ResultAck { success: true, message },
-            Ok(Err(error @ Refused::Unavailable(_))) => return Err(status::from_refused(error)),
+            Ok(Err(error @ (Refused::Unavailable(_) | Refused::StoreFull(_)))) => {
+                return Err(status::from_refused(error));
+            }
             Ok(Err(refused)) => ResultAck { success: true, message: format!("ignored: {refused}") },
             Err(_) => {
                 warn!("a simple worker's answer was not stored in time");

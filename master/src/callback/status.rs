@@ -14,6 +14,6 @@ pub(super) fn from_refused(refused: Refused) -> Status {
         Refused::Conflict(..) => Status::failed_precondition(text),
         Refused::Invalid(_) => Status::invalid_argument(text),
         Refused::Busy { .. } => Status::resource_exhausted(text),
-        Refused::Unavailable(_) => Status::unavailable(text),
+        Refused::Unavailable(_) | Refused::StoreFull(_) => Status::unavailable(text),
     }
 }

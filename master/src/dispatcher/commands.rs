@@ -153,10 +153,14 @@ impl Dispatcher {
             );
             return;
         }
+        self.remember(&register);
+        self.apply(at, Input::Register(Box::new(register)));
+    }
+
+    pub(super) fn remember(&mut self, register: &mqtt::Register) {
         if self.registrations.len() < REGISTRATIONS_MAX || self.registrations.contains_key(&register.worker_id) {
             self.registrations.insert(register.worker_id.clone(), register.clone());
         }
-        self.apply(at, Input::Register(Box::new(register)));
     }
 
     fn stream_opened(

@@ -9,6 +9,7 @@ mod notes;
 mod reads;
 mod release;
 mod simple;
+mod stall;
 mod submissions;
 mod tasks;
 mod time;
@@ -64,6 +65,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is kept.
     pub retention: Retention,
+    /// With less free space than this for the store, no new jobs are accepted.
+    pub store_reserve_bytes: u64,
 }
 
 /// Why the loop ended by itself.
@@ -72,7 +75,7 @@ pub enum Ended {
     /// Another master has taken charge of the store.
     #[error("another master has taken charge of this store (epoch {0}): this one stops")]
     Superseded(u64),
-    /// The store can't even be read.
+    /// The store can't be read.
     #[error("the store failed and could not be read again: {0}")]
     Store(StoreError),
 }
@@ -87,8 +90,6 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 const PRUNE_INTERVAL_BUSY: Duration = Duration::from_millis(20);
 /// How often streams are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How long no jobs are accepted after a commit failed.
-const REFUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Events that may wait for one subscriber.
 const SUBSCRIBER_EVENTS_MAX: usize = 1024;
 
@@ -119,7 +120,7 @@ pub struct Dispatcher {
     /// What was last told of each worker.
     worker_states: HashMap<WorkerId, mqtt::WorkerState>,
     ended_counts: BTreeMap<JobState, u64>,
-    refuse_until: Option<std::time::Instant>,
+    health: stall::Health,
     flushed: std::time::Instant,
     swept: std::time::Instant,
     time: Time,
@@ -187,7 +188,7 @@ impl Dispatcher {
             tokens: tokens::Tokens::default(),
             worker_states: HashMap::new(),
             ended_counts,
-            refuse_until: None,
+            health: stall::Health::default(),
             flushed: clock::instant(),
             swept: clock::instant(),
             time,
@@ -218,6 +219,7 @@ impl Dispatcher {
             // A large submission goes on slice by slice, between what else has arrived.
             if self.submissions.is_empty() {
                 let wait = self.until_deadline();
+                let retry_at = self.health.retry_at();
                 tokio::select! {
                     biased;
                     count = commands.recv_many(&mut taken, BATCH_MAX) => if count == 0 { return Ok(()) },
@@ -225,6 +227,7 @@ impl Dispatcher {
                     () = tokio::time::sleep(STATUS_FLUSH.saturating_sub(self.flushed.elapsed())),
                         if self.notes.has_states() => {}
                     () = tokio::time::sleep_until(prune_at.into()) => {}
+                    () = until_some(retry_at) => {}
                 }
             } else {
                 while taken.len() < BATCH_MAX
@@ -267,9 +270,10 @@ impl Dispatcher {
         for command in taken.drain(..) {
             match command {
                 Command::Stop { reply } => stop = Some(reply),
-                command => self.command(at, command),
+                command => self.command_stalled(at, command),
             }
         }
+        self.recover_when_due()?;
         self.submission_slice(at);
         self.close_dead_streams(at);
         if self.core.next_deadline().is_some_and(|due| due <= at.now) {
@@ -318,54 +322,6 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Nothing of the batch was published: callers are told, and the core begins again from what the store has.
-    fn commit_failed(&mut self, failure: StoreError) -> Result<(), Ended> {
-        error!(%failure, "a batch could not be stored; starting again from the store");
-        self.effects.clear();
-        let refused = Refused::Unavailable(format!("failed to {failure}; nothing was accepted, try again later"));
-        for answer in self.answers.drain(..) {
-            answer(Err(refused.clone()));
-        }
-        for submission in self.submissions.drain(..) {
-            submission.refuse(&refused);
-        }
-        if let StoreError::Superseded { newest } = failure {
-            return Err(Ended::Superseded(newest));
-        }
-        let loaded = self.store.load().map_err(Ended::Store)?;
-        self.ended_counts = loaded.ended.iter().copied().collect();
-        self.core = rebuild(&self.config, self.time.now(), loaded);
-        self.refuse_until = Some(clock::instant() + REFUSE_AFTER_FAILURE);
-        // Keys of jobs that were not stored are given to other jobs.
-        self.narrower = Narrower::default();
-        // Workers come back with what they hold, and are adopted.
-        self.streams.clear();
-        let at = self.moment();
-        for register in self.registrations.values().cloned().collect::<Vec<_>>() {
-            // Simple workers are in the store, and so is whether they have fallen silent.
-            if register.protocol.is_some() || self.core.worker_view(&register.worker_id).is_none() {
-                self.apply(at, Input::Register(Box::new(register)));
-            }
-        }
-        self.effects.clear();
-        self.ask_again();
-        Ok(())
-    }
-
-    /// What was told since the last commit that succeeded is not known for sure: a commit may have been stored although
-    /// it failed. So subscribers subscribe again, and who waits for a job that no longer lives is answered by the store.
-    fn ask_again(&mut self) {
-        self.subscribers.clear();
-        let core = &self.core;
-        self.credentials.retain(|job| core.known(job).is_some());
-        let gone: Vec<JobId> = self.waiters.keys().filter(|id| self.core.known(**id).is_none()).copied().collect();
-        for id in gone {
-            for waiter in self.waiters.remove(&id).unwrap_or_default() {
-                self.read_job(id, false, waiter);
-            }
-        }
-    }
-
     fn prune(&mut self) -> Duration {
         match self.store.prune(clock::now(), self.config.retention) {
             Ok(true) => PRUNE_INTERVAL_BUSY,
@@ -375,6 +331,13 @@ impl Dispatcher {
                 PRUNE_INTERVAL * 10
             }
         }
+    }
+}
+
+async fn until_some(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

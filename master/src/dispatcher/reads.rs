@@ -132,7 +132,8 @@ impl Dispatcher {
                 return;
             }
         };
-        if !filter.states.is_empty() && filter.states.iter().all(|state| !state.ended()) {
+        let live_only = !filter.states.is_empty() && filter.states.iter().all(|state| !state.ended());
+        if live_only && self.health.retry_at().is_none() {
             let (items, next) = self.core.list(&filter, before);
             let page = rest::Page { items, next_cursor: next.map(|seq| seq.to_string()) };
             return self.answer(reply, page);

@@ -1,6 +1,5 @@
 //! Jobs come in: known ids, dependencies, slices of large batches, and the answer after the commit.
 
-use flota_common::clock;
 use flota_proto::JobId;
 use flota_proto::kinds::FieldError;
 
@@ -69,10 +68,8 @@ fn unfinished(stored: Submitted, lost: usize, refused: &Refused) -> Result<Submi
 
 impl Dispatcher {
     pub(super) fn submit(&mut self, jobs: Vec<NewJob>, key: Option<IdempotencyKey>, reply: Reply<Submitted>) {
-        if self.refuse_until.is_some_and(|until| until > clock::instant()) {
-            let detail = "the store failed a moment ago; nothing is accepted until it works again";
-            let _ = reply.send(Err(Refused::Unavailable(detail.into())));
-            return;
+        if let Some(refused) = self.not_accepting() {
+            return drop(reply.send(Err(refused)));
         }
         let mut jobs = jobs;
         let mut keyed = None;

@@ -126,6 +126,19 @@ pub trait Store: Send {
     /// [`StoreError`]
     fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError>;
 
+    /// Whether a batch could be stored now.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why it could not.
+    fn probe(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The space that is left for it; `None` where that is not known.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Something that reads what was committed, for another thread.
     ///
     /// # Errors

@@ -18,7 +18,8 @@ use crate::handle::JobFilter;
 
 /// What takes the schema from version n to n + 1, beginning with an empty file. What has landed is never edited: a file in
 /// the field would not learn of it.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/001_first.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/001_first.sql"), include_str!("migrations/002_ended_counts.sql")];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Marks the file as ours: "Flot".
@@ -35,6 +36,8 @@ const IDEMPOTENCY_MS: u64 = 86_400_000;
 const WORKER_MS: u64 = 7 * 86_400_000;
 /// Rows written between two copies of the log into the database.
 const CHECKPOINT_ROWS: usize = 20_000;
+/// A store with less space than this does not begin again: the first batches would fail.
+const PROBE_BYTES: u64 = 1024 * 1024;
 /// A log this long is emptied by the writer itself.
 const WAL_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
@@ -118,6 +121,28 @@ impl SqliteStore {
         if std::fs::metadata(log).is_ok_and(|log| log.len() > WAL_BYTES_MAX) {
             let _ = self.writer.db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
         }
+    }
+
+    /// A full disk has many faces: what the file system says counts.
+    fn classify(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Other(_) if self.free_bytes().is_some_and(|left| left < 64 * 1024) => StoreError::Full,
+            other => other,
+        }
+    }
+
+    fn write_probe(&mut self) -> Result<(), StoreError> {
+        // Gives back the space of the log, where it can be copied into the database.
+        let _ = self.writer.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if self.free_bytes().is_some_and(|left| left < PROBE_BYTES) {
+            return Err(StoreError::Full);
+        }
+        let transaction = self.writer.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        // Another value each time, or nothing would be written.
+        let sql = "INSERT INTO meta VALUES ('probe', 1) ON CONFLICT DO UPDATE SET value = value + 1";
+        transaction.execute(sql, [])?;
+        transaction.commit()?;
+        Ok(())
     }
 
     fn bytes_used(&self) -> Result<u64, StoreError> {
@@ -360,24 +385,21 @@ impl Store for SqliteStore {
                 known.push(WorkerRow { id, simple, language, silent, drain, paused, last_seen_at });
             }
         }
-        let count = |sql: &str| -> Result<u64, StoreError> {
-            let count: i64 = db.query_row(sql, [], |row| row.get(0))?;
-            Ok(u64::try_from(count).unwrap_or(0))
-        };
-        let failed = count("SELECT count(*) FROM jobs WHERE state > 5 AND state = 6")?;
-        let cancelled = count("SELECT count(*) FROM jobs WHERE state > 5 AND state = 7")?;
-        // An index without the state is enough for the number of all.
-        let all = count("SELECT count(*) FROM jobs")?;
-        let completed = all.saturating_sub(failed + cancelled + jobs.len() as u64);
-        let ended =
-            vec![(JobState::Completed, completed), (JobState::Failed, failed), (JobState::Cancelled, cancelled)];
+        let mut ended = Vec::new();
+        let mut statement = db.prepare("SELECT state, jobs FROM ended ORDER BY state")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(state) = JobState::ALL.get(usize::try_from(row.get::<_, i64>(0)?).unwrap_or(usize::MAX)) {
+                ended.push((*state, u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0)));
+            }
+        }
         let secret: Vec<u8> = db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0))?;
         let next_seq = u64::try_from(next.unwrap_or(0)).unwrap_or(0) + 1;
         Ok(Loaded { next_seq, workers: known, jobs, secret, ended })
     }
 
     fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
-        self.write(changes, keys)?;
+        self.write(changes, keys).map_err(|error| self.classify(error))?;
         self.checkpoint_when_due(changes.jobs.len() + changes.units.len());
         Ok(())
     }
@@ -402,6 +424,15 @@ impl Store for SqliteStore {
         deleted += prune_others(&transaction, now)?;
         transaction.commit()?;
         Ok(deleted > 0)
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.write_probe().map_err(|error| self.classify(error))
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.path).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {

@@ -241,3 +241,30 @@ fn a_database_that_is_not_ours_is_refused_with_what_to_do() {
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     assert!(matches!(SqliteStore::open(&other), Err(StoreError::Damaged { .. })));
 }
+
+#[test]
+fn ended_jobs_are_counted_as_they_end_start_again_and_go() {
+    on_every_store(|store| {
+        let mut core = Core::new(Limits::default());
+        let ids: Vec<JobId> = (0..3).map(|_| submit(&mut core, new_job(Kind::Echo, Work::Single, "{}"))).collect();
+        store.commit(&core.take_changes(), &[]).unwrap();
+        for id in &ids {
+            core.handle(at(10), Input::Cancel(*id)).unwrap();
+        }
+        store.commit(&core.take_changes(), &[]).unwrap();
+        core.forget_ended();
+        let ended = |store: &mut dyn Store| store.load().unwrap().ended;
+        let counts =
+            |cancelled| vec![(JobState::Completed, 0), (JobState::Failed, 0), (JobState::Cancelled, cancelled)];
+        assert_eq!(ended(store), counts(3));
+
+        let stored = store.own_reader().job(ids[0]).unwrap().unwrap();
+        core.handle(at(20), Input::Retry(Box::new(stored))).unwrap();
+        store.commit(&core.take_changes(), &[]).unwrap();
+        assert_eq!(ended(store), counts(2));
+
+        let retention = Retention { age_ms: 0, bytes_max: u64::MAX };
+        while store.prune(NOW.after_ms(2000), retention).unwrap() {}
+        assert_eq!(ended(store), counts(0));
+    });
+}

@@ -17,6 +17,9 @@ impl From<Refused> for Failure {
             Refused::Unavailable(detail) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(1)
             }
+            Refused::StoreFull(detail) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_full", detail).retry_after(10)
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl Follower {
         };
         match subscription {
             Ok(subscription) => self.tell_events(subscription).await?,
-            Err(Refused::Unavailable(_)) => return Err(Gone),
+            Err(Refused::Unavailable(_) | Refused::StoreFull(_)) => return Err(Gone),
             // Its events have gone with their retention time; the job itself may still be there.
             Err(refused) => tracing::debug!(%job, %refused, "a job can't be followed"),
         }
@@ -127,7 +127,7 @@ impl Follower {
         let response = match self.app.handle.job(self.turn.job, true).await {
             Ok(job) if !job.state.ended() => return Err(Gone),
             Ok(job) => answer::of_job(&job),
-            Err(Refused::Unavailable(_)) => return Err(Gone),
+            Err(Refused::Unavailable(_) | Refused::StoreFull(_)) => return Err(Gone),
             Err(refused) => answer::refused(Some(self.turn.job), String::new(), &Failure::from(refused)),
         };
         self.tell(names::AI_RESPONSE, &response, Step::End).await
