@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use flota_proto::rest::{JobState, OnDependencyFailure};
 use flota_proto::{JobId, Kind, Timestamp, WorkerId};
 
-use crate::flags::{Brokers, Everything, Masters, SettingFlags, Workers};
+use crate::flags::{Brokers, Everything, Masters, SettingFlags, Stores, Workers};
 
 /// Turn the machines you have into one fleet: submit a RandomX computation or a question for an AI, and any worker that
 /// fits computes it.
@@ -85,8 +85,12 @@ pub enum Command {
     Logs(Logs),
     /// Measure the fleet
     Bench(Bench),
-    /// Say whether the master is well: exit code 0 if it is, 3 if not
+    /// Say whether the master, or a worker on this machine, is well: exit code 0 if it is, 3 if not
     Healthcheck(Healthcheck),
+    /// Copy the store into one file, while the master runs too
+    Backup(Backup),
+    /// Put a store back from a backup, while the master is stopped
+    Restore(Restore),
     /// Print a script that completes `flota` in your shell
     #[command(after_help = "For bash: flota completions bash > ~/.local/share/bash-completion/completions/flota")]
     Completions {
@@ -103,6 +107,8 @@ impl Command {
             Self::Master(flags) => flags.given.clone(),
             Self::Worker(flags) => flags.given.clone(),
             Self::Logs(logs) => logs.broker.given.clone(),
+            Self::Backup(args) => args.store.given.clone(),
+            Self::Restore(args) => args.store.given.clone(),
             _ => Vec::new(),
         }
     }
@@ -366,6 +372,42 @@ pub struct Healthcheck {
     /// Ask whether it takes work (/readyz), not only whether it lives (/livez)
     #[arg(long)]
     pub ready: bool,
+    /// Ask about the worker of this data directory instead: does its main loop run, and does it reach broker and master?
+    #[arg(long, conflicts_with = "ready")]
+    pub worker: bool,
+}
+
+/// `flota backup`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The copy is the store as it was at one moment: every job that was accepted before, with its result. Nothing \
+    has to be stopped.\n\nExample:\n  flota backup --to flota-monday.db"
+)]
+pub struct Backup {
+    /// File to write; it must not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: SettingFlags<Stores>,
+}
+
+/// `flota restore`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A backup of a newer flota, or one that is damaged, is refused, and the store stays as it is. Stop the workers \
+    too: what they do for the store that goes away is not wanted any more.\n\nExample:\n  flota restore --from flota-monday.db"
+)]
+pub struct Restore {
+    /// The backup
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Throw away the store that is there
+    #[arg(long)]
+    pub replace: bool,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: SettingFlags<Stores>,
 }
 
 /// `flota bench`

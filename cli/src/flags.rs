@@ -41,6 +41,11 @@ picks!(
     Brokers, key => matches!(key.name, "mqtt_url" | "mqtt_user" | "mqtt_password" | "topic_root")
 );
 
+picks!(
+    /// For what works on the store itself.
+    Stores, key => matches!(key.name, "data_dir" | "store_url")
+);
+
 /// The settings that were given as flags.
 #[derive(Clone, Debug)]
 pub struct SettingFlags<P> {

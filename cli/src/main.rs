@@ -42,6 +42,8 @@ fn dispatch(cli: Cli, out: &Out) -> Result<(), Failure> {
         Command::Up(_) => run::up::run(&settings, out),
         Command::Master(_) => run::master::run(&settings, out),
         Command::Worker(_) => run::worker::run(&settings, out),
+        Command::Backup(args) => commands::backup::back_up(&settings, out, &args),
+        Command::Restore(args) => commands::backup::restore(&settings, out, &args),
         client => client_runtime()?.block_on(run_client(client, &settings, out)),
     }
 }
@@ -57,8 +59,9 @@ async fn run_client(command: Command, settings: &Settings, out: &Out) -> Result<
         Command::Fleet => commands::fleet::run(&api, out).await,
         Command::Logs(args) => commands::logs::run(settings, out, &args).await,
         Command::Bench(args) => bench::run(&api, settings, out, args).await,
-        Command::Healthcheck(args) => commands::healthcheck::run(&api, out, &args).await,
+        Command::Healthcheck(args) => commands::healthcheck::run(&api, settings, out, &args).await,
         Command::Up(_) | Command::Master(_) | Command::Worker(_) | Command::Completions { .. } => Ok(()),
+        Command::Backup(_) | Command::Restore(_) => Ok(()),
     }
 }
 

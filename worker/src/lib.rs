@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod epoch;
 pub mod executor;
+pub mod health;
 mod intake;
 mod link;
 mod load;

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use crate::Stopped;
 use crate::control::{Commands, Next};
 use crate::epoch::{EpochGate, Master, Masters, Sighting};
+use crate::health::{self, HealthFile};
 use crate::intake::{self, without_value};
 use crate::runner::Runner;
 
@@ -39,6 +40,10 @@ pub(crate) struct Link {
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Makes the status be said again.
     pub(crate) say_status: Arc<Notify>,
+    /// Whether a report stream is open.
+    pub(crate) reporting: watch::Receiver<bool>,
+    /// For probes on this machine.
+    pub(crate) health: HealthFile,
 }
 
 impl Link {
@@ -48,7 +53,8 @@ impl Link {
         let own_control = self.topics.worker_control(&self.register.worker_id);
         let own_state = self.topics.worker_state(&self.register.worker_id);
         let master_status = self.topics.master_status();
-        let (mut check_at, mut own_state_seen) = (None, false);
+        let (mut check_at, mut own_state_seen, mut connected) = (None, false, false);
+        let mut say_health = tokio::time::interval(health::WRITE_EVERY);
         let mut look_at_models = tokio::time::interval(MODELS_EVERY);
         loop {
             let event = tokio::select! {
@@ -62,14 +68,23 @@ impl Link {
                     self.announce_new_models();
                     continue;
                 }
+                _ = say_health.tick() => {
+                    let reporting = *self.reporting.borrow();
+                    self.health.say(connected, reporting);
+                    continue;
+                }
             };
             let Some(event) = event else { return };
             match event {
                 Event::Connected { .. } => {
+                    connected = true;
                     self.on_connected();
                     (check_at, own_state_seen) = (Some(Instant::now() + CHECK_AFTER), false);
                 }
-                Event::Disconnected { reason } => warn!("{reason}"),
+                Event::Disconnected { reason } => {
+                    connected = false;
+                    warn!("{reason}");
+                }
                 Event::Message { topic, payload, .. } => match &topic {
                     topic if *topic == tasks => self.on_tasks(&payload),
                     topic if *topic == control || *topic == own_control => self.on_control(topic, &payload),

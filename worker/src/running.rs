@@ -22,6 +22,7 @@ use crate::config::{StartError, WorkerConfig, default_prefetch, default_slots};
 use crate::control::Commands;
 use crate::epoch::{EpochGate, Masters};
 use crate::executor::Executor;
+use crate::health::HealthFile;
 use crate::link::{Link, publish_logs};
 use crate::load::LoadMeter;
 use crate::log::Log;
@@ -123,7 +124,8 @@ impl Worker {
         let (stopped, connected) = (parts.stopped.subscribe(), parts.connected.subscribe());
         let closing = parts.closing.clone();
         let logs = publish_logs(client.clone(), topics.logs(), lines);
-        let mut tasks = link_tasks(parts, register, &runner, &client, events, &topics);
+        let health = HealthFile::new(&config.data_dir, &config.worker_id);
+        let mut tasks = link_tasks(parts, register, health, &runner, &client, events, &topics);
         tasks.push(AbortOnDropHandle::new(tokio::spawn(logs)));
         Ok(RunningWorker {
             worker: config.worker_id,
@@ -155,6 +157,7 @@ struct Parts {
 fn link_tasks(
     parts: Parts,
     register: Register,
+    health: HealthFile,
     runner: &Arc<Runner>,
     client: &Client,
     events: Events,
@@ -182,6 +185,8 @@ fn link_tasks(
         commands: Mutex::new(Commands::default()),
         stopped: parts.stopped,
         say_status,
+        reporting: parts.connected.subscribe(),
+        health,
     };
     vec![AbortOnDropHandle::new(tokio::spawn(link.run(events))), AbortOnDropHandle::new(tokio::spawn(status.run()))]
 }

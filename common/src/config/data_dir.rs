@@ -120,13 +120,7 @@ impl Settings {
         (&mut file).take(1024).read_to_string(&mut text).map_err(failed)?;
         let id = match text.trim_end() {
             "" if locked.is_ok() => make_id(&mut file).map_err(failed)?,
-            text => {
-                let parsed = text.parse();
-                parsed.map_err(|error: flota_proto::ids::IdError| DataDirError::WorkerId {
-                    path: path.clone(),
-                    message: error.to_string(),
-                })?
-            }
+            text => parse_id(text, path.clone())?,
         };
         match locked {
             Ok(()) => Ok(MadeWorkerId { id, _lock: Some(file) }),
@@ -134,6 +128,26 @@ impl Settings {
             Err(fs::TryLockError::Error(error)) => Err(failed(error)),
         }
     }
+}
+
+impl Settings {
+    /// The id that the worker of this data directory runs under, without taking it.
+    ///
+    /// # Errors
+    /// When none is set and none was made yet.
+    pub fn known_worker_id(&self) -> Result<WorkerId, DataDirError> {
+        if let Some(id) = &self.worker_id {
+            return Ok(id.clone());
+        }
+        let path = self.data_dir.join(WORKER_ID_FILE);
+        let text = fs::read_to_string(&path).map_err(|error| DataDirError::File { path: path.clone(), error })?;
+        parse_id(&text, path)
+    }
+}
+
+fn parse_id(text: &str, path: PathBuf) -> Result<WorkerId, DataDirError> {
+    let parsed = text.trim_end().parse();
+    parsed.map_err(|error: flota_proto::ids::IdError| DataDirError::WorkerId { path, message: error.to_string() })
 }
 
 fn make_id(file: &mut File) -> io::Result<WorkerId> {
@@ -192,6 +206,7 @@ mod tests {
         let second = settings.own_worker_id().unwrap_err();
         assert!(matches!(&second, DataDirError::InUse { id } if *id == first.id), "{second}");
         let id = first.id.clone();
+        assert_eq!(settings.known_worker_id().unwrap(), id, "a probe asks while the worker runs");
         drop(first);
         assert_eq!(settings.own_worker_id().unwrap().id, id);
     }

@@ -1,5 +1,6 @@
 //! What survives. One writer commits a batch at a time; readers look at what was committed.
 
+mod backup;
 mod rows;
 mod sqlite;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use flota_proto::rest::JobState;
 use flota_proto::{JobId, Timestamp};
 use thiserror::Error;
 
+pub use backup::{BackupError, back_up, restore};
 pub use sqlite::SqliteStore;
 
 use crate::core::Changes;

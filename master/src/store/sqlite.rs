@@ -162,7 +162,11 @@ fn tune(db: &Connection) -> Result<(), rusqlite::Error> {
     )
 }
 
-fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// The version of the schema of what is at `path`.
+///
+/// # Errors
+/// [`StoreError::Newer`], [`StoreError::Damaged`].
+pub(super) fn version(db: &Connection, path: &Path) -> Result<i64, StoreError> {
     let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
     let pragma = |db: &Connection, name: &str| {
         db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| damaged(error.to_string()))
@@ -178,6 +182,11 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if application != APPLICATION_ID && tables > 0 {
         return Err(damaged("it is a database of another program".into()));
     }
+    Ok(found)
+}
+
+fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let found = version(db, path)?;
     if found == VERSION {
         return Ok(());
     }
