@@ -1,6 +1,8 @@
 // How the page is built: relative addresses, so that it also works behind a path prefix, and a strict content policy.
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vitest/config';
 import type { Plugin } from 'vite';
@@ -58,11 +60,31 @@ function stockClient(): Plugin {
   };
 }
 
+/** Files beside the files: the master sends a browser what it takes, and compresses nothing while it works. */
+function compressed(): Plugin {
+  return {
+    name: 'compressed',
+    apply: 'build',
+    enforce: 'post',
+    writeBundle({ dir = 'dist' }) {
+      for (const entry of readdirSync(dir, { recursive: true, withFileTypes: true })) {
+        if (!entry.isFile() || !/\.(html|js|css|svg|webmanifest)$/.test(entry.name)) continue;
+        const path = join(entry.parentPath, entry.name);
+        const source = readFileSync(path);
+        const best = { params: { [constants.BROTLI_PARAM_SIZE_HINT]: source.length } };
+        for (const [ending, bytes] of [['br', brotliCompressSync(source, best)], ['gz', gzipSync(source, { level: 9 })]] as const) {
+          if (bytes.length < source.length * 0.9) writeFileSync(`${path}.${ending}`, bytes);
+        }
+      }
+    },
+  };
+}
+
 const master = process.env.FLOTA_URL ?? 'http://127.0.0.1:8888';
 
 export default defineConfig({
   base: './',
-  plugins: [svelte(), contentPolicy(), serviceWorker(), stockClient()],
+  plugins: [svelte(), contentPolicy(), serviceWorker(), stockClient(), compressed()],
   build: { target: 'es2022', assetsInlineLimit: 0, chunkSizeWarningLimit: 200 },
   server: {
     proxy: {

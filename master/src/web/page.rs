@@ -1,4 +1,5 @@
-//! The page, built by npm into `web/dist` and embedded here, and the stock Socket.IO client beside it.
+//! The page, built by npm into `web/dist` and embedded here, and the stock Socket.IO client beside it. The build has compressed
+//! what gains by it: a browser gets the form that it takes.
 
 use std::borrow::Cow;
 
@@ -20,6 +21,9 @@ const CLIENT: &str = "socket.io.js";
 /// Vite puts a hash of the content into the names of what lies here.
 const HASHED: &str = "assets/";
 
+/// What the build makes beside a file, the smallest first: the name in HTTP and the ending.
+const ENCODINGS: [(&str, &str); 2] = [("br", "br"), ("gzip", "gz")];
+
 const HOW_TO_BUILD: &str = "<!doctype html>
 <html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>Flota</title>
 <h1>Flota runs, its page is not built</h1>
@@ -40,15 +44,14 @@ pub async fn page(request: Request) -> Response {
         return not_allowed(request.method().clone(), request.uri().clone()).await;
     }
     let name = path.trim_start_matches('/');
-    if let Some(file) = Dist::get(if name.is_empty() { INDEX } else { name }) {
-        return answer(name, file, request.headers());
+    let file = if name.is_empty() { INDEX } else { name };
+    if let Some(found) = answer(file, request.headers()) {
+        return found;
     }
-    let is_file = name.rsplit('/').next().is_some_and(|last| last.contains('.'));
-    match Dist::get(INDEX) {
-        _ if is_file => Failure::no_route(path).into_response(),
-        Some(index) => answer(INDEX, index, request.headers()),
-        None => how_to_build(name),
+    if name.rsplit('/').next().is_some_and(|last| last.contains('.')) {
+        return Failure::no_route(path).into_response();
     }
+    answer(INDEX, request.headers()).unwrap_or_else(|| how_to_build(name))
 }
 
 fn how_to_build(name: &str) -> Response {
@@ -59,38 +62,61 @@ fn how_to_build(name: &str) -> Response {
 
 /// The stock Socket.IO client, as pages expect it beside the server.
 pub async fn client(headers: HeaderMap) -> Response {
-    match Dist::get(CLIENT) {
-        Some(file) => answer(CLIENT, file, &headers),
-        None => {
-            let detail =
-                "the Socket.IO client comes with the page: run 'npm ci && npm run build' in web/, then compile again";
-            Failure::new(StatusCode::NOT_FOUND, "page_not_built", detail).into_response()
-        }
-    }
+    answer(CLIENT, &headers).unwrap_or_else(|| {
+        let detail =
+            "the Socket.IO client comes with the page: run 'npm ci && npm run build' in web/, then compile again";
+        Failure::new(StatusCode::NOT_FOUND, "page_not_built", detail).into_response()
+    })
 }
 
-fn answer(name: &str, file: EmbeddedFile, asked: &HeaderMap) -> Response {
-    let name = if name.is_empty() { INDEX } else { name };
+/// The file `name` in the best form that the client takes; `None` when there is none.
+fn answer(name: &str, asked: &HeaderMap) -> Option<Response> {
+    let plain = Dist::get(name)?;
+    let compressed = ENCODINGS.iter().find_map(|(encoding, ending)| {
+        let file = takes(asked, encoding).then(|| Dist::get(&format!("{name}.{ending}"))).flatten()?;
+        Some((file, Some(*encoding)))
+    });
+    let (file, encoding) = compressed.unwrap_or((plain, None));
     let tag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
     let caching = if name.starts_with(HASHED) { "public, max-age=31536000, immutable" } else { "no-cache" };
     let known = asked.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let mut response = if known.is_some_and(|known| known == "*" || known.contains(&tag)) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let body = match file.data {
-            Cow::Borrowed(bytes) => Body::from(bytes),
-            Cow::Owned(bytes) => Body::from(bytes),
-        };
-        let mut response = body.into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(name)));
-        response
+        content(name, file, encoding)
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
+    Some(response)
+}
+
+fn content(name: &str, file: EmbeddedFile, encoding: Option<&'static str>) -> Response {
+    let body = match file.data {
+        Cow::Borrowed(bytes) => Body::from(bytes),
+        Cow::Owned(bytes) => Body::from(bytes),
+    };
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(name)));
+    if let Some(encoding) = encoding {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
     response
+}
+
+/// Whether `Accept-Encoding` names `encoding`, and not with a weight of nothing.
+fn takes(asked: &HeaderMap, encoding: &str) -> bool {
+    let lists = asked.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|item| {
+        let mut parts = item.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(encoding));
+        let weight = parts.find_map(|part| part.strip_prefix("q="));
+        named && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|weight| weight > 0.0))
+    })
 }
 
 fn content_type(name: &str) -> &'static str {
@@ -114,4 +140,22 @@ fn content_type(name: &str) -> &'static str {
 pub async fn not_allowed(method: Method, uri: Uri) -> Response {
     let detail = format!("{} has no {method}", uri.path());
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(accept: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(accept))])
+    }
+
+    #[test]
+    fn an_encoding_is_taken_where_it_is_named_with_a_weight() {
+        assert!(takes(&asked("gzip, deflate, br"), "br"));
+        assert!(takes(&asked("GZIP;q=0.5"), "gzip"));
+        assert!(!takes(&asked("br;q=0, gzip"), "br"));
+        assert!(!takes(&asked("brotli"), "br"));
+        assert!(!takes(&HeaderMap::new(), "gzip"));
+    }
 }
