@@ -38,8 +38,9 @@ it('loads are understood as fractions and as percent', () => {
 });
 
 it('memory is given in what it fills', () => {
-  expect(memory(512, 'en')).toContain('512');
-  expect(memory(65_536, 'en')).toContain('64');
+  expect(memory(512, 'en')).toBe('512 MiB');
+  expect(memory(65_536, 'en')).toBe('64 GiB');
+  expect(memory(1536, 'es')).toBe('1,5 GiB');
 });
 
 it('a short id keeps the random end', () => {

@@ -1,10 +1,10 @@
 // What a follow-up carries along, and what a screen reader hears.
 import { describe, expect, it } from 'vitest';
 import { newAnswer, type Turn } from '../src/ask/answer';
-import { asMarkdown, messages, sentences, titleOf } from '../src/ask/messages';
+import { asJson, asMarkdown, fileName, messages, sentences, titleOf } from '../src/ask/messages';
 
 function turn(query: string, text: string, more: Partial<Turn['answer']> = {}): Turn {
-  return { id: query, query, model: null, answer: { ...newAnswer(0), state: 'complete', text, ...more } };
+  return { id: query, parent: null, query, model: null, answer: { ...newAnswer(0), state: 'complete', text, ...more } };
 }
 
 describe('messages', () => {
@@ -41,7 +41,20 @@ it('a title is the first line, shortened', () => {
   expect(titleOf('x'.repeat(100))).toHaveLength(58);
 });
 
-it('a conversation is kept as Markdown with who answered', () => {
-  const text = asMarkdown([turn('Why?', 'Because.', { workerId: 'w', model: 'demo', provider: 'demo' })]);
-  expect(text).toBe('## Why?\n\nBecause.\n\n*w · demo · demo*\n');
+describe('a conversation to keep', () => {
+  const why = turn('Why?', 'Because.', { workerId: 'w', model: 'demo', provider: 'demo' });
+  const conversation = { id: 'c', title: 'Why?', updatedAt: 1, turns: [why, { ...turn('How?', 'So.'), parent: 'Why?' }], head: 'Why?' };
+
+  it('is Markdown with who answered, as far as it is shown', () => {
+    expect(asMarkdown(conversation)).toBe('# Why?\n\n## Why?\n\nBecause.\n\n*w · demo · demo*\n');
+  });
+  it('is JSON with all branches', () => {
+    const kept = JSON.parse(asJson(conversation)) as typeof conversation;
+    expect(kept.turns.map(({ query }) => query)).toEqual(['Why?', 'How?']);
+    expect(kept.turns[0]!.answer).toMatchObject({ text: 'Because.', workerId: 'w' });
+  });
+  it('has a name that a file can have', () => {
+    expect(fileName('¿Qué es / esto?')).toBe('Qué-es-esto');
+    expect(fileName('???')).toBe('flota');
+  });
 });

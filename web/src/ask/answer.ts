@@ -22,11 +22,15 @@ export interface Answer {
   processingMs: number | null;
   error: JobError | null;
   askedAt: number;
+  /** When the first text of its attempt came, in the master's time. */
+  firstAt: number | null;
   endedAt: number | null;
 }
 
 export interface Turn {
   id: string;
+  /** The turn that it follows on; null for the first question. */
+  parent: string | null;
   query: string;
   model: string | null;
   answer: Answer;
@@ -49,6 +53,7 @@ export function newAnswer(now: number): Answer {
     processingMs: null,
     error: null,
     askedAt: now,
+    firstAt: null,
     endedAt: null,
   };
 }
@@ -89,7 +94,9 @@ function applyDelta(answer: Answer, event: JobEvent): boolean {
   if (event.attempt !== undefined && event.attempt > answer.attempt) {
     answer.attempt = event.attempt;
     answer.text = '';
+    answer.firstAt = null;
   }
+  answer.firstAt ??= event.timestamp ?? null;
   answer.text += deltaText(event.data);
   answer.state = 'computing';
   answer.position = null;

@@ -10,6 +10,7 @@ import { uuidTime, uuidv7 } from '../lib/uuid';
 import { applyEvent, applyJob, applyQueued, applyResponse, fail, newAnswer, open, type Answer, type Turn } from './answer';
 import * as history from './history';
 import { messages, titleOf } from './messages';
+import { leafBelow, path, versions } from './tree';
 
 type Ack = { jobId?: string; error?: Partial<JobError> | string } | null;
 
@@ -44,9 +45,9 @@ class Chat {
     addEventListener('storage', () => (this.entries = history.index()));
   }
 
-  get last(): Turn | null {
-    return this.conversation?.turns.at(-1) ?? null;
-  }
+  /** What is shown of the conversation: the branch that was looked at last. */
+  turns = $derived(this.conversation ? path(this.conversation) : []);
+  last = $derived<Turn | null>(this.turns.at(-1) ?? null);
 
   get answering(): boolean {
     return this.last !== null && open(this.last.answer);
@@ -83,20 +84,47 @@ class Chat {
     local.write('model', model);
   }
 
+  rename(id: string, title: string): void {
+    if (this.conversation?.id === id) this.conversation.title = title;
+    this.entries = history.rename(id, title);
+  }
+
   /** Asks, and returns the id of the conversation. */
   ask(query: string): string {
     const now = Date.now();
-    this.conversation ??= { id: uuidv7(now), title: titleOf(query), updatedAt: now, turns: [] };
-    const before = messages(this.conversation.turns);
-    this.conversation.turns.push({ id: uuidv7(now), query, model: this.model || null, answer: newAnswer(now) });
-    this.conversation.updatedAt = now;
+    this.conversation ??= { id: uuidv7(now), title: titleOf(query), updatedAt: now, turns: [], head: null };
+    return this.#ask(this.conversation, query, this.conversation.head);
+  }
+
+  /** The question of `turn` once more, or another one in its place: a branch beside it. */
+  again(turn: Turn, query = turn.query): void {
+    if (this.conversation && !this.answering) this.#ask(this.conversation, query, turn.parent);
+  }
+
+  /** Goes to the next or the last version of a turn. */
+  turnTo(turn: Turn, step: 1 | -1): void {
+    if (!this.conversation) return;
+    const all = versions(this.conversation.turns, turn);
+    const other = all[all.findIndex((version) => version.id === turn.id) + step];
+    if (!other) return;
+    this.conversation.head = leafBelow(this.conversation.turns, other).id;
+    this.save();
+  }
+
+  #ask(conversation: history.Conversation, query: string, parent: string | null): string {
+    const now = Date.now();
+    const before = messages(path({ turns: conversation.turns, head: parent }));
+    const id = uuidv7(now);
+    conversation.turns.push({ id, parent, query, model: this.model || null, answer: newAnswer(now) });
+    conversation.head = id;
+    conversation.updatedAt = now;
     this.stopping = false;
     const answer = this.last!.answer;
     this.#unbound = { answer, query };
     void this.#send(answer, query, before);
-    tab.write('chat', this.conversation.id);
+    tab.write('chat', conversation.id);
     this.save();
-    return this.conversation.id;
+    return conversation.id;
   }
 
   /** A first question is a plain one; a later one needs what was said before, which only a job can carry. */

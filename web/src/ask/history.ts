@@ -1,18 +1,18 @@
 // Conversations in this browser's storage: one entry each, so that saving a growing answer does not write all of them.
 import { local } from '../lib/storage';
 import type { Turn } from './answer';
+import { chained, type Tree } from './tree';
 
-export interface Conversation {
+export interface Conversation extends Tree {
   id: string;
   title: string;
   updatedAt: number;
-  turns: Turn[];
 }
 
 export type Entry = Omit<Conversation, 'turns'>;
 
 const INDEX = 'chats';
-const MAX_KEPT = 50;
+const MAX_KEPT = 200;
 
 const key = (id: string) => `chat.${id}`;
 
@@ -22,8 +22,24 @@ export function index(): Entry[] {
 
 export function load(id: string): Conversation | null {
   const entry = index().find((known) => known.id === id);
-  const turns = local.read<Turn[]>(key(id));
-  return entry && turns ? { ...entry, turns } : null;
+  const turns = chained(local.read<Turn[]>(key(id)) ?? []);
+  return entry && turns.length > 0 ? { ...entry, head: entry.head ?? turns.at(-1)!.id, turns } : null;
+}
+
+/** Whose title or text holds all the words. */
+export function search(words: string, entries: Entry[]): Entry[] {
+  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+  return entries.filter((entry) => {
+    const turns = local.read<Turn[]>(key(entry.id)) ?? [];
+    const text = [entry.title, ...turns.flatMap((turn) => [turn.query, turn.answer.text])].join('\n').toLowerCase();
+    return wanted.every((word) => text.includes(word));
+  });
+}
+
+export function rename(id: string, title: string): Entry[] {
+  const entries = index().map((entry) => (entry.id === id ? { ...entry, title } : entry));
+  local.write(INDEX, entries);
+  return entries;
 }
 
 /** Another tab may have written in between: the index is read again each time. */

@@ -2,6 +2,9 @@
 import DOMPurify from 'dompurify';
 import { Marked, type Token, type Tokens } from 'marked';
 
+/** A part of an answer: code has a frame of its own, everything else is HTML that was made safe. */
+export type Block = { raw: string } & ({ type: 'html'; html: string } | { type: 'code'; language: string; text: string });
+
 const TAGS =
   'a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i input li ol p pre s span strong sub sup table tbody td th thead tr ul'.split(
     ' ',
@@ -31,24 +34,27 @@ const marked = new Marked({
   },
 });
 
-function render(token: Token): string {
-  return DOMPurify.sanitize(marked.parser([token]), {
+function block(token: Token): Block {
+  const { raw } = token;
+  if (token.type === 'code') {
+    const { lang, text } = token as Tokens.Code;
+    return { raw, type: 'code', language: /^[\w+#.-]+/.exec(lang ?? '')?.[0].toLowerCase() ?? '', text };
+  }
+  const html = DOMPurify.sanitize(marked.parser([token]), {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
   });
+  return { raw, type: 'html', html };
 }
 
-/** Returns a function that turns a growing text into the HTML of its blocks, doing again only what changed. */
-export function renderer(): (text: string) => string[] {
-  let known: { raw: string; html: string }[] = [];
+/** Returns a function that turns a growing text into its blocks, doing again only what changed. */
+export function renderer(): (text: string) => Block[] {
+  let known: Block[] = [];
   return (text) => {
     const tokens = marked.lexer(text).filter((token) => token.type !== 'space' && token.type !== 'def');
-    known = tokens.map((token, i) => {
-      const old = known[i];
-      return old?.raw === token.raw ? old : { raw: token.raw, html: render(token) };
-    });
-    return known.map((block) => block.html);
+    known = tokens.map((token, i) => (known[i]?.raw === token.raw ? known[i] : block(token)));
+    return known;
   };
 }

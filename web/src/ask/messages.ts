@@ -1,5 +1,7 @@
 // What was said before, as a follow-up question has to carry it. Pure.
-import { isDemo, type Turn } from './answer';
+import { isDemo, open, type Turn } from './answer';
+import { timing } from './timing';
+import { path, type Tree } from './tree';
 
 export interface Message {
   role: 'user' | 'assistant';
@@ -9,9 +11,9 @@ export interface Message {
 /** Beyond this the oldest turns are left out: a prompt is paid for again with every question. */
 const MAX_CHARS = 60_000;
 
-/** Answers that never came, and those of the demo, would only mislead the model. */
+/** Answers that never came, and those of the demo, would only mislead the model. What came before a stop or a break was read. */
 export function messages(turns: Turn[]): Message[] {
-  const told = turns.filter(({ answer }) => answer.state === 'complete' && answer.text !== '' && !isDemo(answer));
+  const told = turns.filter(({ answer }) => !open(answer) && answer.text !== '' && !isDemo(answer));
   const kept: Message[] = [];
   let chars = 0;
   for (const { query, answer } of told.toReversed()) {
@@ -22,13 +24,28 @@ export function messages(turns: Turn[]): Message[] {
   return kept;
 }
 
-/** A conversation to keep: questions as headings, and under each answer who gave it. */
-export function asMarkdown(turns: Turn[]): string {
-  const parts = turns.map(({ query, answer }) => {
+/** A conversation to keep, as it is shown: questions as headings, and under each answer who gave it. */
+export function asMarkdown(conversation: { title: string } & Tree): string {
+  const parts = path(conversation).map(({ query, answer }) => {
     const by = [answer.workerId, answer.model, isDemo(answer) ? 'demo' : null].filter(Boolean).join(' · ');
     return `## ${query.trim()}\n\n${answer.text.trim()}\n${by ? `\n*${by}*\n` : ''}`;
   });
-  return parts.join('\n');
+  return [`# ${conversation.title}\n`, ...parts].join('\n');
+}
+
+/** Everything there is of a conversation, all its branches. */
+export function asJson(conversation: { id: string; title: string; updatedAt: number } & Tree): string {
+  const { id, title, updatedAt, head, turns } = conversation;
+  const told = turns.map(({ answer, ...turn }) => {
+    const { jobId, state, text, workerId, model, provider, finish, usage, error, askedAt, endedAt } = answer;
+    const times = timing(answer);
+    return { ...turn, answer: { jobId, state, text, workerId, model, provider, finish, usage, error, askedAt, endedAt, ...times } };
+  });
+  return `${JSON.stringify({ id, title, updatedAt, head, turns: told }, null, 2)}\n`;
+}
+
+export function fileName(title: string): string {
+  return title.replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '') || 'flota';
 }
 
 export function titleOf(query: string): string {

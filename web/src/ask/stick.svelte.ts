@@ -11,7 +11,9 @@ export class Stick {
     this.#node = node;
     const scrolled = () => (this.atEnd = node.scrollHeight - node.scrollTop - node.clientHeight < NEAR_PX);
     const grown = new ResizeObserver(() => {
-      if (this.atEnd) this.toEnd();
+      // Not away from under somebody who writes in it.
+      const writing = node.contains(document.activeElement?.closest('form') ?? null);
+      if (this.atEnd && !writing) this.toEnd();
     });
     node.addEventListener('scroll', scrolled, { passive: true });
     grown.observe(node);

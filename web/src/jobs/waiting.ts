@@ -1,10 +1,36 @@
-// Why a job is not being computed yet, in words. Pure.
+// Why a job is not being computed yet, in words. The master says it in English; what it names (times, figures, ids) is put into the
+// user's language here. Pure.
+import { clock, dateTime, number } from '../lib/format';
 import type { Texts } from '../lib/i18n/en';
 import type { Waiting } from '../lib/types';
 
-export function waitingText(waiting: Waiting | null | undefined, t: Texts): string {
+const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)/;
+
+function detailText({ reason, detail }: Waiting, t: Texts, locale: string): string {
+  if (!detail) return '';
+  const at = Date.parse(TIME.exec(detail)?.[0] ?? '');
+  switch (reason) {
+    case 'workers_busy': {
+      const ahead = /about (\d+)/.exec(detail)?.[1];
+      return ahead ? t.job.about(number(Number(ahead), locale)) : '';
+    }
+    case 'retry':
+      return Number.isFinite(at) ? t.job.triesAgain(clock(at, locale)) : detail;
+    case 'run_at':
+      return Number.isFinite(at) ? t.job.startsAt(dateTime(at, locale)) : detail;
+    case 'no_worker':
+      return '';
+    case 'dependencies':
+      return detail.match(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g)?.join(', ') ?? detail;
+    default:
+      return detail;
+  }
+}
+
+export function waitingText(waiting: Waiting | null | undefined, t: Texts, locale: string): string {
   if (!waiting) return '';
   const known = (t.job.reasons as Record<string, string>)[waiting.reason];
   if (!known) return waiting.detail || waiting.reason;
-  return waiting.detail ? `${known} (${waiting.detail})` : known;
+  const detail = detailText(waiting, t, locale);
+  return detail ? `${known}: ${detail}` : known;
 }

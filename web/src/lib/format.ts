@@ -23,10 +23,6 @@ export function percent(fraction: number, locale: string): string {
   return numberFormat(locale, { style: 'percent', maximumFractionDigits: 0 }).format(fraction);
 }
 
-function unit(value: number, name: string, locale: string, digits = 0): string {
-  return numberFormat(locale, { style: 'unit', unit: name, unitDisplay: 'short', maximumFractionDigits: digits }).format(value);
-}
-
 /** 850 ms · 3.2 s · 4 min 10 s · 2 h 5 min · 3 d 4 h */
 export function duration(ms: number, locale: string): string {
   if (!Number.isFinite(ms) || ms < 0) ms = 0;
@@ -90,8 +86,9 @@ export function hashrate(perSecond: number, locale: string): string {
   return `${number(value, locale, value < 100 ? 1 : 0)} ${names[step]}`;
 }
 
+/** In powers of two, as memory is made: 512 MiB · 15.6 GiB */
 export function memory(mib: number, locale: string): string {
-  return mib >= 1024 ? unit(mib / 1024, 'gigabyte', locale, 1) : unit(mib, 'megabyte', locale);
+  return mib >= 1024 ? `${number(mib / 1024, locale, 1)} GiB` : `${number(mib, locale)} MiB`;
 }
 
 /** A load between 0 and 1; workers that report percent are understood too. */

@@ -1,6 +1,8 @@
 // Which dialog is open; more than that the shell need not remember.
 
 class Ui {
+  /** The field for a user's own key, above the place to write. */
+  keyOpen = $state(false);
   dialog = $state<'settings' | 'help' | null>(null);
 }
 
