@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use flota_tests::fake_gemini::{End, Ended, FakeGemini, Script};
+use flota_tests::fake_gemini::{End, Ended, FakeGemini, Options, Script, Trouble};
 use flota_tests::simple::SimpleWorker;
 use flota_tests::{Mosquitto, Node, Process, node::workers_ready, until};
+use reqwest::Method;
 
 fn scenarios() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("browser")
@@ -73,6 +74,49 @@ async fn without_a_key_the_page_offers_the_demo_and_a_key_that_is_entered_is_use
     }
 }
 
+/// A fleet whose AI is the stand-in, with a model for each way to fail.
+async fn fleet_of(gemini: &FakeGemini) -> Node {
+    gemini.for_model("bad", Trouble::BadKey);
+    gemini.for_model("quota", Trouble::PerDay);
+    gemini.for_model("gone", Trouble::Status(404));
+    let fleet = Node::up()
+        .with("FLOTA_GEMINI_BASE_URL", gemini.base_url())
+        .with("GEMINI_API_KEY", "key-of-the-worker")
+        .with("FLOTA_WORKER_ID", "gemini-1")
+        .start()
+        .await;
+    workers_ready(&fleet.rest(), 1).await;
+    until("the worker says which models it serves", || async {
+        let workers = fleet.rest().get("/workers").await;
+        if workers.text.contains("quota") { Ok(()) } else { Err(workers.text) }
+    })
+    .await;
+    fleet
+}
+
+fn models() -> Options {
+    let models = ["gemini-3.5-flash-lite", "bad", "quota", "gone"].map(str::to_owned).to_vec();
+    Options { models, ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_have_versions_names_a_search_and_failures_that_say_what_to_do() {
+    let gemini = FakeGemini::start_with(models()).await.expect("failed to start the stand-in");
+    let fleet = fleet_of(&gemini).await;
+    passes("chat", &[&fleet.url()], fleet.directory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn axe_finds_nothing_in_both_languages_themes_and_sizes() {
+    let gemini = FakeGemini::start_with(models()).await.expect("failed to start the stand-in");
+    gemini.for_model("gemini-3.5-flash-lite", Script::text(&[MARKDOWN], "STOP"));
+    let fleet = fleet_of(&gemini).await;
+    passes("axe", &[&fleet.url()], fleet.directory()).await;
+}
+
+const MARKDOWN: &str = "## Ships\n\nThey *keep* **together** by [signals](https://example.org):\n\n1. `flags`\n2. lights\n\n| by | \
+                        range |\n|---|---|\n| day | far |\n\n```rust\nfn main() {}\n```\n\n> Always.";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_simple_worker_in_python_answers_a_question_asked_in_the_page() {
     let broker = Mosquitto::start().await;
@@ -100,4 +144,26 @@ async fn the_page_says_when_the_fleet_is_gone_and_comes_back_with_it() {
     fleet.start_again().await;
     let status = browser.ended().await;
     assert!(status.success(), "{}", browser.describe());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_comes_in_the_form_that_the_browser_takes() {
+    let fleet = Node::up().start().await;
+    let rest = fleet.rest();
+    let get = async |accepted: &str| {
+        let request = rest.request(Method::GET, "//socket.io.js").header("accept-encoding", accepted);
+        rest.send(request).await.expect(200)
+    };
+    let plain = get("identity").await;
+    assert_eq!(plain.header("content-encoding"), "");
+    assert!(plain.text.contains("Socket.IO"), "{}", plain.text);
+    for (accepted, encoding) in [("gzip, deflate, br", "br"), ("gzip", "gzip"), ("br;q=0, gzip", "gzip")] {
+        let packed = get(accepted).await;
+        assert_eq!(packed.header("content-encoding"), encoding);
+        assert_eq!(packed.header("vary"), "accept-encoding");
+        assert_eq!(packed.header("content-type"), plain.header("content-type"));
+        assert_ne!(packed.header("etag"), plain.header("etag"), "two forms are two things to a cache");
+        let length: usize = packed.header("content-length").parse().expect("no length");
+        assert!(length * 2 < plain.text.len(), "{length} of {}", plain.text.len());
+    }
 }

@@ -1,0 +1,97 @@
+// axe.mjs URL: axe-core finds nothing to object to, on any page and dialog, in both languages and themes, on a desk and a phone. The
+// stand-in answers the questions: the model `bad` with a refused key, every other with Markdown.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { answered, ask, onPage, picture } from './lib.mjs';
+
+const [url] = process.argv.slice(2);
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+let looked = 0;
+
+/** Everything that axe objects to on what is shown now. */
+async function objections(page, name) {
+  // Not through a script element: the page's content policy stays as it is.
+  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(axe);
+  await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => null))).then(() => null));
+  const { violations } = await page.evaluate((tags) => window.axe.run(document, { runOnly: tags }), TAGS);
+  looked += 1;
+  await picture(page, `axe-${name}`);
+  return violations.map(({ id, help, nodes }) => `${name}: ${id} (${help})\n${nodes.map((node) => `    ${node.html}\n    ${node.failureSummary}`).join('\n')}`);
+}
+
+async function tour(page, get, name) {
+  const found = [];
+  const look = async (what) => found.push(...(await objections(page, `${name}-${what}`)));
+  const dialog = async (opener, id) => {
+    await get(opener).first().click();
+    await get(id).waitFor();
+    await look(id);
+    await get(`${id}-close`).click();
+    await get(id).waitFor({ state: 'detached' });
+  };
+  await look('ask-empty');
+  await ask(get, 'How do ships keep together?');
+  await answered(get);
+  await get('code').waitFor();
+  await look('ask-answered');
+  await get('ask-again').click();
+  await get('versions').waitFor();
+  await answered(get);
+  await look('ask-versions');
+  await get('question').last().hover();
+  await get('ask-edit').last().click();
+  await look('ask-editing');
+  await get('edit-cancel').click();
+  await get('model-picker').selectOption('bad');
+  await ask(get, 'And with a bad key?');
+  await answered(get, ['failed']);
+  await get('remedy-key').click();
+  await look('ask-failed');
+  await get('model-picker').selectOption('');
+  await dialog('open-history', 'history');
+  await page.goto(`${url}#/jobs`);
+  await get('job-row').first().waitFor();
+  await look('jobs');
+  await get('job-link').first().click();
+  await get('units').waitFor();
+  await look('job-failed');
+  await page.goto(`${url}#/jobs/new`);
+  await get('submit-kind').waitFor();
+  await look('submit');
+  await page.goto(`${url}#/fleet`);
+  await get('fleet-worker').first().waitFor();
+  await get('worker-details').first().click();
+  await look('fleet');
+  await page.goto(`${url}#/logs`);
+  await get('log-line').first().waitFor();
+  await look('logs');
+  await page.keyboard.press('?');
+  await get('help').waitFor();
+  await look('help');
+  await get('help-close').click();
+  await page.goto(`${url}#/ask`);
+  await dialog(name.includes('phone') ? 'open-settings-phone' : 'open-settings', 'settings');
+  return found;
+}
+
+const found = [];
+for (const phone of [false, true]) {
+  for (const theme of ['light', 'dark']) {
+    for (const locale of ['en', 'es']) {
+      const name = `${phone ? 'phone' : 'desk'}-${theme}-${locale}`;
+      await onPage(
+        url,
+        async (page, get) => {
+          await page.evaluate((prefs) => localStorage.setItem('flota.prefs', JSON.stringify(prefs)), { theme, locale });
+          await page.reload();
+          found.push(...(await tour(page, get, name)));
+        },
+        { phone },
+      );
+    }
+  }
+}
+assert.deepEqual(found, [], found.join('\n'));
+assert.equal(looked, 8 * 13);
