@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run up build page test check e2e fmt nightly bench setup clean distclean
+.PHONY: help run up build page test check e2e fmt nightly bench chaos setup clean distclean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ fmt: ## format the Rust sources
 
 bench: ## measure jobs a second and latency, with the embedded broker and with Mosquitto (ARGS="…" goes to flota bench dispatch)
 	@scripts/bench.sh $(ARGS)
+
+chaos: ## break a real fleet for MINUTES (10) and compare every job with a ledger; as root also networks, disk and clock
+	@scripts/chaos.sh $(ARGS)
 
 nightly: ## what takes too long for every day: 20,000 simulated seeds, a search of 20,000 nonces with a killed worker
 	@scripts/nightly.sh

@@ -209,20 +209,34 @@ impl Drop for Node {
 /// When it was not built.
 #[must_use]
 pub fn flota() -> Command {
+    let mut command = Command::new(flota_path());
+    without_settings(&mut command);
+    command
+}
+
+/// Where the `flota` is that is tested.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn flota_path() -> PathBuf {
     let path = std::env::var_os("FLOTA_BIN").map_or_else(built, PathBuf::from);
     assert!(
         path.is_file(),
         "there is no {}: build it with `cargo build --bin flota` (make e2e does), or name another by FLOTA_BIN",
         path.display()
     );
-    let mut command = Command::new(path);
+    path
+}
+
+/// Takes the environment's own settings away from a process to be started.
+pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("FLOTA_") || name == "GEMINI_API_KEY" || name == "RUST_LOG" {
             command.env_remove(name);
         }
     }
-    command
 }
 
 fn built() -> PathBuf {

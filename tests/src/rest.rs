@@ -57,6 +57,20 @@ impl Rest {
         Self { base: url.to_owned(), client: client.expect("failed to make an HTTP client") }
     }
 
+    /// Of the master at `url`, which wants `token`.
+    ///
+    /// # Panics
+    /// When no client can be made.
+    #[must_use]
+    pub fn with_token(url: &str, token: &str) -> Self {
+        let mut headers = reqwest::header::HeaderMap::new();
+        let value = format!("Bearer {token}").parse().expect("a token is a header's value");
+        headers.insert(reqwest::header::AUTHORIZATION, value);
+        let client =
+            reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().default_headers(headers).build();
+        Self { base: url.to_owned(), client: client.expect("failed to make an HTTP client") }
+    }
+
     /// A request to `path` below `/api/v1`, or to `path` itself where that begins with `//`.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let path =
