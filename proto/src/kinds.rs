@@ -142,6 +142,10 @@ pub struct HashResult {
     pub hashes: Vec<HexBytes>,
     /// `light` or `fast`.
     pub mode: String,
+    /// Of a job that did not complete: the half-open ranges `[from, to)` of the inputs that the hashes belong to, by start and
+    /// merged. Without it they belong to the first inputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub covered: Vec<[u64; 2]>,
 }
 
 /// Whether a search ends with its first find.

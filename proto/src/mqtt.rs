@@ -155,6 +155,67 @@ pub struct Load {
     pub memory: f64,
 }
 
+/// Hashes a second, averaged over the time since work began where that is shorter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Hashrates {
+    /// Over 10 seconds.
+    #[serde(rename = "10s")]
+    pub seconds_10: f64,
+    /// Over 60 seconds.
+    #[serde(rename = "60s")]
+    pub seconds_60: f64,
+    /// Over 15 minutes.
+    #[serde(rename = "15m")]
+    pub minutes_15: f64,
+}
+
+/// How a worker computes RandomX.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HashMode {
+    /// It holds neither cache nor dataset.
+    #[default]
+    Idle,
+    /// From a cache of 256 MiB.
+    Light,
+    /// From a dataset of 2080 MiB.
+    Fast,
+}
+
+/// How a worker stands with RandomX.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct RandomxState {
+    /// What it computes with now, or did last.
+    pub mode: HashMode,
+    /// For which key, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// On what its memory lies: `huge`, `transparent` or `4k`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<String>,
+    /// For which key a dataset is being made, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preparing: Option<String>,
+    /// How far that is, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
+    /// Keys whose datasets are ready, hex.
+    pub datasets: Vec<String>,
+    /// Whether the dataset lies in memory that other workers of this host share.
+    pub shared: bool,
+    /// How many threads hash.
+    pub threads: u32,
+    /// Of all threads.
+    pub hashrates: Hashrates,
+    /// Of each thread.
+    pub thread_hashrates: Vec<Hashrates>,
+    /// Why it holds back (load, temperature, battery, the hour …), for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
+}
+
 /// `{root}/workers/status` and, retained, `{root}/workers/{worker_id}/state`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerStatus {
@@ -180,6 +241,9 @@ pub struct WorkerStatus {
     /// How busy the machine is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
+    /// How it stands with RandomX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub randomx: Option<RandomxState>,
 }
 
 /// One unit in a [`Tasks`] message.
@@ -258,6 +322,8 @@ pub enum Command {
     Stop,
     /// Change settings.
     Config,
+    /// Make the RandomX dataset of `args.key` (hex), so that it is ready when work with that key comes.
+    Prepare,
     /// One that this build does not know.
     #[serde(untagged)]
     Other(String),

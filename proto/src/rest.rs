@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::kinds::{Class, Kind};
-use crate::mqtt::{Capabilities, Load, WorkerState};
+use crate::mqtt::{Capabilities, Load, RandomxState, WorkerState};
 use crate::time::{rfc3339, rfc3339_option};
 use crate::{JobId, Timestamp, UnitId, WorkerId};
 
@@ -449,6 +449,9 @@ pub struct Worker {
     pub load: Load,
     /// Hashes a second.
     pub hashrate: f64,
+    /// How it stands with RandomX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub randomx: Option<RandomxState>,
     /// Since when its stream is up.
     #[serde(with = "rfc3339_option")]
     #[schema(value_type = Option<String>)]

@@ -86,6 +86,12 @@ impl Dataset {
         self.pages
     }
 
+    /// Whether other processes of this host use the same memory.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

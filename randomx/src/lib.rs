@@ -11,6 +11,7 @@ mod ffi;
 mod float;
 mod pages;
 mod region;
+pub mod thread;
 mod vm;
 
 pub use cache::Cache;

@@ -52,7 +52,7 @@ pub(crate) fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
     meminfo_count(meminfo, field)?.checked_mul(1024)
 }
 
-fn meminfo_count(meminfo: &str, field: &str) -> Option<u64> {
+pub(crate) fn meminfo_count(meminfo: &str, field: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }
@@ -63,21 +63,61 @@ pub(crate) fn cgroup_memory_limit() -> Option<u64> {
     own.lines().filter_map(|line| limit_of(line, Path::new("/sys/fs/cgroup"))).min()
 }
 
+/// What the process's cgroup and those above it still allow to take; `None` without a limit.
+pub(crate) fn cgroup_memory_left() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    own.lines().filter_map(|line| left_of(line, Path::new("/sys/fs/cgroup"))).min()
+}
+
+fn left_of(line: &str, mount: &Path) -> Option<u64> {
+    let (dirs, version) = dirs_of(line, mount)?;
+    let left = |dir: &PathBuf| {
+        let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
+        let limit: u64 = read(version.limit)?.trim().parse().ok()?;
+        let used: u64 = read(version.usage)?.trim().parse().ok()?;
+        // Pages of files that were read are given up when memory is asked for.
+        let files = read("memory.stat").and_then(|stat| stat_field(&stat, version.files)).unwrap_or(0);
+        Some(limit.saturating_sub(used.saturating_sub(files)))
+    };
+    dirs.iter().filter_map(left).min()
+}
+
+fn stat_field(stat: &str, field: &str) -> Option<u64> {
+    stat.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' '))?.trim().parse().ok()
+}
+
+/// What the files of a version of cgroups are called.
+struct Version {
+    limit: &'static str,
+    usage: &'static str,
+    files: &'static str,
+}
+
+const V1: Version =
+    Version { limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes", files: "total_inactive_file" };
+const V2: Version = Version { limit: "memory.max", usage: "memory.current", files: "inactive_file" };
+
 /// The limit that one line of /proc/self/cgroup leads to.
 fn limit_of(line: &str, mount: &Path) -> Option<u64> {
+    let (dirs, version) = dirs_of(line, mount)?;
+    dirs.iter().filter_map(|dir| fs::read_to_string(dir.join(version.limit)).ok()?.trim().parse().ok()).min()
+}
+
+/// The directories of the memory controller that one line of /proc/self/cgroup leads to, innermost first.
+fn dirs_of(line: &str, mount: &Path) -> Option<(Vec<PathBuf>, Version)> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);
-    let (base, file) = if controllers.is_empty() {
-        (mount.to_owned(), "memory.max")
+    let (base, version) = if controllers.is_empty() {
+        (mount.to_owned(), V2)
     } else if controllers.split(',').any(|c| c == "memory") {
-        (mount.join("memory"), "memory.limit_in_bytes")
+        (mount.join("memory"), V1)
     } else {
         return None;
     };
     // In a container the path may be the host's, while the mount shows only what is below: then the mount's root counts.
     let mut dirs: Vec<PathBuf> = Path::new(path.trim_start_matches('/')).ancestors().map(|p| base.join(p)).collect();
     dirs.dedup();
-    dirs.iter().filter_map(|dir| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()).min()
+    Some((dirs, version))
 }
 
 #[cfg(test)]
@@ -108,6 +148,21 @@ mod tests {
         fs::create_dir_all(mount.path().join("memory")).unwrap();
         fs::write(mount.path().join("memory/memory.limit_in_bytes"), "700\n").unwrap();
         assert_eq!(limit_of("4:memory:/not/visible/here", mount.path()), Some(700));
+    }
+
+    #[test]
+    fn what_is_left_is_the_least_of_all_groups_and_leaves_out_cached_files() {
+        let mount = tempfile::tempdir().unwrap();
+        let leaf = mount.path().join("a");
+        fs::create_dir_all(&leaf).unwrap();
+        fs::write(mount.path().join("memory.max"), "10000\n").unwrap();
+        fs::write(mount.path().join("memory.current"), "1000\n").unwrap();
+        assert_eq!(left_of("0::/a", mount.path()), Some(9000));
+        fs::write(leaf.join("memory.max"), "1000\n").unwrap();
+        fs::write(leaf.join("memory.current"), "900\n").unwrap();
+        assert_eq!(left_of("0::/a", mount.path()), Some(100));
+        fs::write(leaf.join("memory.stat"), "inactive_file_x 5\ninactive_file 200\n").unwrap();
+        assert_eq!(left_of("0::/a", mount.path()), Some(300));
     }
 
     #[test]

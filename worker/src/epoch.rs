@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flota_proto::mqtt::{MasterStatus, Presence};
 use tracing::warn;
 
-/// The highest epoch seen.
+/// The highest epoch that a master welcomed this worker with. MQTT is only compared with it: anyone who may publish there could
+/// else make the worker deaf to its master by one message.
 #[derive(Debug, Default)]
 pub(crate) struct EpochGate {
     highest: AtomicU64,
@@ -14,9 +15,15 @@ pub(crate) struct EpochGate {
 }
 
 impl EpochGate {
-    /// Whether what comes with `epoch` counts.
+    /// A master on the report stream has `epoch`: from now lower ones don't count. Whether this one does.
+    pub(crate) fn welcomed(&self, epoch: u64) -> bool {
+        self.highest.fetch_max(epoch, Ordering::AcqRel);
+        self.admits(epoch)
+    }
+
+    /// Whether what comes over MQTT with `epoch` counts.
     pub(crate) fn admits(&self, epoch: u64) -> bool {
-        let highest = self.highest.fetch_max(epoch, Ordering::AcqRel);
+        let highest = self.highest.load(Ordering::Acquire);
         if epoch >= highest {
             return true;
         }
@@ -102,13 +109,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_epoch_than_seen_is_ignored() {
+    fn a_lower_epoch_than_a_master_had_on_the_stream_is_ignored() {
         let gate = EpochGate::default();
-        assert!(gate.admits(3));
+        assert!(gate.welcomed(3));
         assert!(gate.admits(3));
         assert!(!gate.admits(2));
-        assert!(gate.admits(4));
+        assert!(!gate.welcomed(2));
+        assert!(gate.welcomed(4));
         assert!(!gate.admits(3));
+    }
+
+    #[test]
+    fn a_message_with_a_forged_epoch_does_not_make_the_worker_deaf() {
+        let gate = EpochGate::default();
+        assert!(gate.welcomed(3));
+        assert!(gate.admits(u64::MAX), "a new master tells of itself over MQTT first");
+        assert!(gate.admits(3), "the master of the stream still counts");
+        assert!(gate.welcomed(4));
     }
 
     #[test]

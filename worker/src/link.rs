@@ -187,6 +187,10 @@ impl Link {
         debug!(command = name, "took in a command");
         match next {
             Next::GoOn => {}
+            Next::Prepare(key) => {
+                let said = self.runner.prepare(&key);
+                self.runner.log.info(None, &format!("told to prepare RandomX key {}: {said}", hex::encode(key)));
+            }
             Next::Stop => {
                 self.runner.log.info(None, "told to stop");
                 self.stopped.send_if_modified(|stopped| stopped.is_none() && stopped.replace(Stopped::Told).is_none());

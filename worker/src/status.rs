@@ -64,6 +64,7 @@ impl StatusPublisher {
             running: running.clone(),
             hashrate: Some(self.runner.hashrate()),
             load: Some(self.load.sample()),
+            randomx: self.runner.randomx(),
             ..bare(&self.worker, &self.boot_id, *status)
         };
         for message in messages(&self.topics, &status) {
@@ -85,6 +86,7 @@ pub(crate) fn bare(worker: &WorkerId, boot_id: &str, status: WorkerState) -> Wor
         running: BTreeMap::new(),
         hashrate: None,
         load: None,
+        randomx: None,
     }
 }
 

@@ -17,7 +17,7 @@ use flota_proto::Class;
 use flota_worker::executor::Executor;
 use flota_worker::executor::ai::{AiConfig, AiExecutor};
 use flota_worker::executor::echo::Echo;
-use flota_worker::executor::randomx::{RandomxConfig, RandomxExecutor};
+use flota_worker::executor::randomx::{Mode, RandomxConfig, RandomxExecutor};
 use flota_worker::{RunningWorker, Worker, WorkerConfig};
 
 use crate::failure::Failure;
@@ -147,11 +147,7 @@ fn executors(settings: &Settings) -> Vec<Arc<dyn Executor>> {
         executors.push(Arc::new(Echo));
     }
     if wanted(Class::Randomx) {
-        if settings.randomx_mode == RandomxMode::Fast {
-            tracing::warn!("FLOTA_RANDOMX_MODE=fast: this version hashes in light mode only, so it does that");
-        }
-        let threads = settings.randomx_threads.and_then(|n| NonZeroUsize::new(n as usize));
-        executors.push(Arc::new(RandomxExecutor::new(RandomxConfig { threads })));
+        executors.push(Arc::new(RandomxExecutor::new(randomx_config(settings))));
     }
     if wanted(Class::Ai) {
         executors.push(AiExecutor::start(AiConfig {
@@ -163,4 +159,16 @@ fn executors(settings: &Settings) -> Vec<Arc<dyn Executor>> {
         }));
     }
     executors
+}
+
+fn randomx_config(settings: &Settings) -> RandomxConfig {
+    RandomxConfig {
+        mode: match settings.randomx_mode {
+            RandomxMode::Auto => Mode::Auto,
+            RandomxMode::Light => Mode::Light,
+            RandomxMode::Fast => Mode::Fast,
+        },
+        threads: settings.randomx_threads.and_then(|n| NonZeroUsize::new(n as usize)),
+        ..RandomxConfig::default()
+    }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use flota_proto::mqtt::{Capabilities, Load, Register, WorkerState};
+use flota_proto::mqtt::{Capabilities, Load, RandomxState, Register, WorkerState};
 use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::job::Seq;
@@ -74,6 +74,8 @@ pub struct Worker {
     pub load: Load,
     /// Hashes a second, by its own word.
     pub hashrate: f64,
+    /// How it stands with RandomX, by its own word.
+    pub randomx: Option<RandomxState>,
     /// RandomX keys (hex) for which it is warm.
     pub warm_keys: BTreeSet<Arc<str>>,
     /// Items of RandomX work a second, measured over its units.
@@ -145,6 +147,7 @@ impl Worker {
             held_by_class: BTreeMap::new(),
             load: Load::default(),
             hashrate: 0.0,
+            randomx: None,
             warm_keys: BTreeSet::new(),
             rate: None,
             connected_at: None,

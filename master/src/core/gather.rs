@@ -101,17 +101,27 @@ impl Gather {
             Self::Hashes { pieces, .. } if pieces.is_empty() => return None,
             Self::Search { covered, .. } if covered.is_empty() => return None,
             Self::Hashes { pieces, mode } => {
+                let mut covered = BTreeMap::new();
+                for (from, hashes) in pieces {
+                    cover(&mut covered, *from, from + hashes.len() as u64);
+                }
                 let hashes = pieces.values().flatten().cloned().collect();
-                serde_json::to_vec(&HashResult { hashes, mode: mode.clone() })
+                let gaps = covered.len() > 1 || !covered.contains_key(&0);
+                let covered = if gaps { ranges(&covered) } else { Vec::new() };
+                serde_json::to_vec(&HashResult { hashes, mode: mode.clone(), covered })
             }
             Self::Search { found, covered, hashes_computed } => serde_json::to_vec(&SearchResult {
                 found: found.iter().cloned().collect(),
                 hashes_computed: *hashes_computed,
-                covered: covered.iter().map(|(from, to)| [*from, *to]).collect(),
+                covered: ranges(covered),
             }),
         };
         json.ok().map(Bytes::from)
     }
+}
+
+fn ranges(covered: &BTreeMap<u64, u64>) -> Vec<[u64; 2]> {
+    covered.iter().map(|(from, to)| [*from, *to]).collect()
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(output: &'a [u8]) -> Result<T, String> {
@@ -210,7 +220,21 @@ mod tests {
         }
         let result = String::from_utf8(gather.result().unwrap().to_vec()).unwrap();
         assert!(result.find("aaaa").unwrap() < result.find("bbbb").unwrap());
+        assert!(!result.contains("covered"), "they are the first inputs: {result}");
         let part = Part { from: 0, to: 2, output: piece("aa").as_bytes().to_vec().leak() };
         assert!(gather.take(Kind::RandomxHash, Work::List(2), &part).is_err());
+    }
+
+    #[test]
+    fn hashes_of_a_part_say_which_inputs_they_belong_to() {
+        let mut gather = Gather::new(Kind::RandomxHash);
+        let hash = "cc".repeat(32);
+        for from in [7, 2, 3] {
+            let output = format!(r#"{{"hashes":["{hash}"],"mode":"fast"}}"#);
+            let part = Part { from, to: from + 1, output: output.as_bytes() };
+            gather.take(Kind::RandomxHash, Work::List(9), &part).unwrap();
+        }
+        let result: HashResult = serde_json::from_slice(&gather.result().unwrap()).unwrap();
+        assert_eq!((result.hashes.len(), result.covered), (3, vec![[2, 4], [7, 8]]));
     }
 }

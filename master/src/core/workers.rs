@@ -75,6 +75,7 @@ impl Core {
                 worker.last_seen_at = at.now;
                 worker.load = status.load.unwrap_or(worker.load);
                 worker.hashrate = status.hashrate.unwrap_or(worker.hashrate);
+                worker.randomx.clone_from(&status.randomx);
             });
             if status.status == WorkerState::Offline {
                 self.gone(at, idx, out);

@@ -161,6 +161,7 @@ impl Dispatcher {
             slots: view.slots,
             running: view.running,
             hashrate: None,
+            randomx: None,
             load: None,
         };
         if let Ok(payload) = serde_json::to_vec(&status) {

@@ -388,6 +388,7 @@ fn a_worker_whose_process_and_stream_are_gone_is_not_waited_for() {
         slots: BTreeMap::new(),
         running: BTreeMap::new(),
         hashrate: None,
+        randomx: None,
         load: None,
     };
     let effects = fleet.handle(Input::Status(will)).unwrap();

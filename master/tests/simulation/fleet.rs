@@ -204,6 +204,7 @@ impl World {
                 slots: BTreeMap::new(),
                 running: BTreeMap::new(),
                 hashrate: None,
+                randomx: None,
                 load: None,
             };
             let delay = self.delay();

@@ -188,7 +188,7 @@ impl Callback {
         let Some(welcome) = first.welcome else {
             return Err(first.goodbye.map_or_else(|| StreamEnd::NoWelcome(endpoint.to_owned()), goodbye));
         };
-        if !self.gate.admits(welcome.epoch) {
+        if !self.gate.welcomed(welcome.epoch) {
             return Err(StreamEnd::OldMaster(welcome.epoch));
         }
         self.on_welcome(stream, &welcome);

@@ -316,7 +316,7 @@ async fn other_refusals_and_goodbyes_are_tried_again() {
 #[tokio::test]
 async fn a_master_with_a_lower_epoch_than_seen_gets_no_reports() {
     let mut bench = bench(None).await;
-    assert!(bench.gate.admits(2));
+    assert!(bench.gate.welcomed(2));
     bench.runner.offer(vec![echo()]);
     let (mut old, _) = bench.welcomed().await;
     let nothing = within(old.from.message()).await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use flota_proto::kinds::Payload;
+use flota_proto::mqtt::RandomxState;
 use flota_proto::{Kind, UnitId};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +113,20 @@ pub trait Executor: Send + Sync {
     fn hashrate(&self) -> f64 {
         0.0
     }
+
+    /// How it stands with RandomX, where it computes that.
+    fn randomx(&self) -> Option<RandomxState> {
+        None
+    }
+
+    /// Work with this RandomX key will come: what takes long to prepare may be begun. Says what it did, for people.
+    fn prepare(&self, _key: &[u8]) -> Option<String> {
+        None
+    }
+
+    /// With `held` the worker takes no units of this executor until told otherwise: work of its own accord stops, and memory is
+    /// given back after a while.
+    fn hold(&self, _held: bool) {}
 
     /// The outcome at once, for units that take next to no time and wait for nothing: it spares the runner a task, a
     /// slot and an acceptance. `None`: run it by [`Executor::execute`].

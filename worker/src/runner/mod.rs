@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flota_common::clock;
-use flota_proto::mqtt::{Load, Task, WorkerState};
+use flota_proto::mqtt::{Load, RandomxState, Task, WorkerState};
 use flota_proto::{Class, Kind, UnitId, v1};
 use futures::FutureExt;
 use tokio::runtime::Handle;
@@ -263,6 +263,17 @@ impl Runner {
 
     pub(crate) fn hashrate(&self) -> f64 {
         self.all.iter().map(|executor| executor.hashrate()).sum()
+    }
+
+    /// How it stands with RandomX.
+    pub(crate) fn randomx(&self) -> Option<RandomxState> {
+        self.all.iter().find_map(|executor| executor.randomx())
+    }
+
+    /// Makes ready for a RandomX key; says what came of it.
+    pub(crate) fn prepare(&self, key: &[u8]) -> String {
+        let said = self.all.iter().find_map(|executor| executor.prepare(key));
+        said.unwrap_or_else(|| "this worker does not compute RandomX".into())
     }
 
     pub(crate) fn status(&self) -> (WorkerState, BTreeMap<Class, u32>) {

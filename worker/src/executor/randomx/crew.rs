@@ -3,19 +3,24 @@
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flota_common::clock;
-use flota_randomx::{Batch, Cache, Error, HASH_BYTES, Vm};
+use flota_randomx::{Batch, Cache, Dataset, Error, HASH_BYTES, Vm};
 use tokio_util::sync::CancellationToken;
 
-use super::rate::Rate;
+use super::manners::Manners;
+use super::rate::Rates;
 
 /// How long a thread hashes before it tells how far it is. It looks whether to stop after every hash.
 const BATCH: Duration = Duration::from_millis(200);
+/// The same where it rests between batches: the shares of work and rest are felt.
+const THROTTLED_BATCH: Duration = Duration::from_millis(50);
+/// A resting thread looks so often whether to stop.
+const NAP: Duration = Duration::from_millis(20);
 
 /// Hashes of numbered inputs.
 pub trait Work: Send + Sync {
@@ -38,14 +43,33 @@ pub enum Verdict {
     KeepAndStop,
 }
 
+/// What the hashes are computed from.
+#[derive(Clone, Debug)]
+pub enum Memory {
+    /// 256 MiB.
+    Light(Arc<Cache>),
+    /// 2080 MiB.
+    Fast(Arc<Dataset>),
+}
+
+impl Memory {
+    fn vm(&self) -> Result<Vm, Error> {
+        match self {
+            Self::Light(cache) => Vm::light(cache),
+            Self::Fast(dataset) => Vm::fast(dataset),
+        }
+    }
+}
+
 /// What the threads of one unit share.
 #[derive(Debug)]
 pub struct Crew {
     taken: AtomicU64,
     hashed: AtomicU64,
     enough: AtomicBool,
+    kept: Mutex<Vec<(u64, [u8; HASH_BYTES])>>,
     stop: CancellationToken,
-    rate: Arc<Rate>,
+    rates: Arc<Rates>,
 }
 
 /// What was computed.
@@ -57,21 +81,28 @@ pub struct Computed {
     pub hashed: u64,
 }
 
-/// Why the threads did not finish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfinished {
-    /// Not one thread could begin.
-    #[error(transparent)]
-    OutOfMemory(#[from] Error),
+/// Why the threads came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// Nothing is left to do.
+    Done,
+    /// They were told to leave this memory.
+    Left,
     /// They were told to stop.
-    #[error("the attempt was cancelled")]
     Stopped,
 }
 
 impl Crew {
     /// Nothing is computed yet; `stop` ends it early.
-    pub fn new(stop: CancellationToken, rate: Arc<Rate>) -> Self {
-        Self { taken: AtomicU64::new(0), hashed: AtomicU64::new(0), enough: AtomicBool::new(false), stop, rate }
+    pub fn new(stop: CancellationToken, rates: Arc<Rates>) -> Self {
+        Self {
+            taken: AtomicU64::new(0),
+            hashed: AtomicU64::new(0),
+            enough: AtomicBool::new(false),
+            kept: Mutex::default(),
+            stop,
+            rates,
+        }
     }
 
     /// How many hashes are computed so far.
@@ -79,57 +110,48 @@ impl Crew {
         self.hashed.load(Ordering::Relaxed)
     }
 
-    /// Hashes `work` on up to `threads` threads, and returns when all have ended.
+    /// Hashes what is left of `work` on up to `threads` threads until `leave` says so, and returns when all have ended.
     ///
     /// # Errors
-    /// [`Unfinished`]
-    pub fn run(&self, work: &dyn Work, cache: &Arc<Cache>, threads: usize) -> Result<Computed, Unfinished> {
-        let threads = usize::try_from(work.count()).unwrap_or(usize::MAX).clamp(1, threads.max(1));
-        self.rate.begin(clock::instant());
-        let shares: Vec<_> = thread::scope(|scope| {
-            let member = || self.member(work, cache);
-            let named = || thread::Builder::new().name("randomx".to_owned());
-            let members: Vec<_> = (0..threads).filter_map(|_| named().spawn_scoped(scope, member).ok()).collect();
+    /// [`Error`] when not one thread could begin.
+    pub fn run(
+        &self,
+        work: &dyn Work,
+        memory: &Memory,
+        manners: &Manners,
+        leave: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Back, Error> {
+        let left = work.count().saturating_sub(self.taken.load(Ordering::SeqCst));
+        let threads = usize::try_from(left).unwrap_or(usize::MAX).clamp(1, manners.threads.max(1));
+        self.rates.begin(clock::instant());
+        let ends: Vec<Result<(), Error>> = thread::scope(|scope| {
+            let begin = |index| {
+                let member = move || Member { crew: self, work, manners, index }.run(memory, leave);
+                thread::Builder::new().name("randomx".to_owned()).spawn_scoped(scope, member).ok()
+            };
+            let members: Vec<_> = (0..threads).filter_map(begin).collect();
             members.into_iter().map(|member| member.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
         });
-        self.collect(work.count(), shares)
-    }
-
-    fn collect(&self, count: u64, shares: Vec<Result<Share, Error>>) -> Result<Computed, Unfinished> {
         // A thread without a VM took nothing: the others did its part.
-        if shares.iter().all(Result::is_err) {
-            return Err(shares.into_iter().find_map(Result::err).unwrap_or(Error::VmMemory).into());
+        if ends.iter().all(Result::is_err) {
+            return Err(ends.into_iter().find_map(Result::err).unwrap_or(Error::Threads));
         }
-        let mut all = Computed { kept: Vec::new(), hashed: 0 };
-        for share in shares.into_iter().flatten() {
-            all.kept.extend(share.kept);
-            all.hashed += share.hashed;
-        }
-        all.kept.sort_unstable();
-        let taken = self.taken.load(Ordering::SeqCst).min(count);
-        assert_eq!(all.hashed, taken, "every index that was taken was hashed");
-        if taken < count && !self.enough.load(Ordering::SeqCst) { Err(Unfinished::Stopped) } else { Ok(all) }
+        let done = self.enough.load(Ordering::SeqCst) || self.taken.load(Ordering::SeqCst) >= work.count();
+        Ok(match done {
+            true => Back::Done,
+            false if self.stop.is_cancelled() => Back::Stopped,
+            false => Back::Left,
+        })
     }
 
-    /// One thread.
-    fn member(&self, work: &dyn Work, cache: &Arc<Cache>) -> Result<Share, Error> {
-        let mut vm = Vm::light(cache)?;
-        let mut share = Share::default();
-        let mut buffer = Vec::new();
-        while !self.ended(work.count()) {
-            let before = share.hashed;
-            let until = clock::instant() + BATCH;
-            vm.run(&mut Turn {
-                crew: self,
-                work,
-                buffer: &mut buffer,
-                share: &mut share,
-                open: VecDeque::new(),
-                until,
-            });
-            self.rate.add(clock::instant(), share.hashed - before);
-        }
-        Ok(share)
+    /// What all runs together computed.
+    pub fn computed(&self, count: u64) -> Computed {
+        let mut kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.sort_unstable();
+        let hashed = self.hashed();
+        let taken = self.taken.load(Ordering::SeqCst).min(count);
+        assert_eq!(hashed, taken, "every index that was taken was hashed");
+        Computed { kept, hashed }
     }
 
     fn ended(&self, count: u64) -> bool {
@@ -138,19 +160,52 @@ impl Crew {
     }
 }
 
-/// What one thread computed.
-#[derive(Debug, Default)]
-struct Share {
-    kept: Vec<(u64, [u8; HASH_BYTES])>,
-    hashed: u64,
+/// One thread.
+struct Member<'a> {
+    crew: &'a Crew,
+    work: &'a dyn Work,
+    manners: &'a Manners,
+    index: usize,
+}
+
+impl Member<'_> {
+    fn run(&self, memory: &Memory, leave: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.manners.take_on(self.index);
+        let mut vm = memory.vm()?;
+        let mut buffer = Vec::new();
+        while !self.ended() && !leave() {
+            let begun = clock::instant();
+            let throttled = self.manners.rest_after(Duration::from_secs(1)) > Duration::ZERO;
+            let until = begun + if throttled { THROTTLED_BATCH } else { BATCH };
+            let mut turn = Turn { member: self, buffer: &mut buffer, hashed: 0, open: VecDeque::new(), until };
+            vm.run(&mut turn);
+            let now = clock::instant();
+            self.crew.rates.add(now, self.index, turn.hashed);
+            self.rest(self.manners.rest_after(now.saturating_duration_since(begun)));
+        }
+        Ok(())
+    }
+
+    fn rest(&self, rest: Duration) {
+        let until = clock::instant() + rest;
+        while !self.ended()
+            && let left = until.saturating_duration_since(clock::instant())
+            && !left.is_zero()
+        {
+            thread::sleep(left.min(NAP));
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.crew.ended(self.work.count())
+    }
 }
 
 /// One batch of one thread.
 struct Turn<'a> {
-    crew: &'a Crew,
-    work: &'a dyn Work,
+    member: &'a Member<'a>,
     buffer: &'a mut Vec<u8>,
-    share: &'a mut Share,
+    hashed: u64,
     /// Taken and not yet hashed: at most two.
     open: VecDeque<u64>,
     until: Instant,
@@ -158,28 +213,29 @@ struct Turn<'a> {
 
 impl Batch for Turn<'_> {
     fn next(&mut self) -> Option<&[u8]> {
-        if self.crew.ended(self.work.count()) || clock::instant() >= self.until {
+        let Member { crew, work, .. } = self.member;
+        if self.member.ended() || clock::instant() >= self.until {
             return None;
         }
-        let index = self.crew.taken.fetch_add(1, Ordering::SeqCst);
-        if index >= self.work.count() {
+        let index = crew.taken.fetch_add(1, Ordering::SeqCst);
+        if index >= work.count() {
             return None;
         }
         self.open.push_back(index);
-        Some(self.work.input(index, self.buffer))
+        Some(work.input(index, self.buffer))
     }
 
     fn hashed(&mut self, hash: [u8; HASH_BYTES]) {
+        let Member { crew, work, .. } = self.member;
         let Some(index) = self.open.pop_front() else { return };
-        self.share.hashed += 1;
-        self.crew.hashed.fetch_add(1, Ordering::Relaxed);
-        match self.work.judge(&hash) {
-            Verdict::Skip => {}
-            Verdict::Keep => self.share.kept.push((index, hash)),
-            Verdict::KeepAndStop => {
-                self.share.kept.push((index, hash));
-                self.crew.enough.store(true, Ordering::SeqCst);
-            }
+        self.hashed += 1;
+        crew.hashed.fetch_add(1, Ordering::Relaxed);
+        let verdict = work.judge(&hash);
+        if verdict != Verdict::Skip {
+            crew.kept.lock().unwrap_or_else(PoisonError::into_inner).push((index, hash));
+        }
+        if verdict == Verdict::KeepAndStop {
+            crew.enough.store(true, Ordering::SeqCst);
         }
     }
 }

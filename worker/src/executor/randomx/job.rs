@@ -34,13 +34,13 @@ impl Job {
         }
     }
 
-    /// The result as JSON.
+    /// The result as JSON; `mode` is `light` or `fast`.
     ///
     /// # Errors
     /// When it can't be written as JSON, which none of these types does.
-    pub fn result(&self, computed: Computed) -> serde_json::Result<Vec<u8>> {
+    pub fn result(&self, computed: Computed, mode: &str) -> serde_json::Result<Vec<u8>> {
         match self {
-            Self::Hash(_) => json(&hash_result(computed)),
+            Self::Hash(_) => json(&hash_result(computed, mode)),
             Self::Search(payload) => json(&search_result(payload, computed)),
         }
     }
@@ -50,9 +50,9 @@ fn json<T: Serialize>(result: &T) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(result)
 }
 
-fn hash_result(computed: Computed) -> HashResult {
+fn hash_result(computed: Computed, mode: &str) -> HashResult {
     let hashes = computed.kept.into_iter().map(|(_, hash)| HexBytes(hash.to_vec())).collect();
-    HashResult { hashes, mode: "light".to_owned() }
+    HashResult { hashes, mode: mode.to_owned(), covered: Vec::new() }
 }
 
 fn search_result(payload: &SearchPayload, computed: Computed) -> SearchResult {

@@ -1,11 +1,15 @@
-//! RandomX on threads of its own: `randomx.hash` and `randomx.search`, in light mode.
+//! RandomX on threads of its own: `randomx.hash` and `randomx.search`, in light and in fast mode.
 //!
-//! [`caches`] keeps the memory of the last keys, [`crew`] hashes one unit on all threads,
-//! [`job`] says what is hashed and what the result is.
+//! [`caches`] and [`datasets`] keep the memory of the last keys, [`engine`] chooses between them, [`crew`] hashes one unit on all
+//! threads, [`job`] says what is hashed and what the result is, [`manners`] how hard the threads may work.
 
 mod caches;
 mod crew;
+mod datasets;
+mod engine;
 mod job;
+mod machine;
+mod manners;
 mod rate;
 
 use std::num::NonZeroUsize;
@@ -18,13 +22,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use flota_common::clock;
 use flota_proto::Kind;
+use flota_proto::mqtt::RandomxState;
+use flota_randomx::Error;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::caches::Caches;
-use self::crew::{Computed, Crew, Unfinished, Work};
+use self::crew::{Computed, Crew, Work};
+use self::engine::Engine;
 use self::job::Job;
-use self::rate::Rate;
+use self::manners::Manners;
 use super::{Context, Executor, Failure, Output, Unit};
 
 /// How often it is told how far a unit is.
@@ -34,31 +40,59 @@ const INIT_MAX: Duration = Duration::from_secs(60);
 /// After a cancel the threads end with the hash at hand.
 const STOP_GRACE: Duration = Duration::from_millis(900);
 
+/// Which memory RandomX computes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Fast where there is memory and enough work for it.
+    #[default]
+    Auto,
+    /// From a cache of 256 MiB.
+    Light,
+    /// From a dataset of 2080 MiB as soon as it is there.
+    Fast,
+}
+
 /// How RandomX is computed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RandomxConfig {
-    /// How many threads hash; without it one a core.
+    /// Which memory it computes from.
+    pub mode: Mode,
+    /// How many threads hash; without it as many as processors, their caches and the memory are good for.
     pub threads: Option<NonZeroUsize>,
+    /// Share of the time that each thread works, 1 to 100.
+    pub percent: u8,
+    /// Priority of the threads, 0 to 19.
+    pub nice: u8,
+    /// The processors that they are bound to; empty: none.
+    pub cpus: Vec<usize>,
+    /// How long a dataset that nobody uses keeps its memory.
+    pub keep: Duration,
+}
+
+impl Default for RandomxConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            threads: None,
+            percent: 100,
+            nice: 0,
+            cpus: Vec::new(),
+            keep: Duration::from_secs(10 * 60),
+        }
+    }
 }
 
 /// Computes `randomx.hash` and `randomx.search`. Takes no memory until the first unit.
 #[derive(Debug)]
 pub struct RandomxExecutor {
-    threads: usize,
-    caches: Arc<Caches>,
-    rate: Arc<Rate>,
+    engine: Arc<Engine>,
 }
 
 impl RandomxExecutor {
     /// An executor without any cache yet.
     #[must_use]
     pub fn new(config: RandomxConfig) -> Self {
-        let threads = config.threads.or_else(|| thread::available_parallelism().ok());
-        Self {
-            threads: threads.map_or(1, NonZeroUsize::get),
-            caches: Arc::new(Caches::default()),
-            rate: Arc::default(),
-        }
+        Self { engine: Arc::new(Engine::new(config)) }
     }
 
     /// Begins `job` on threads of its own; they end soon after `stop`.
@@ -66,13 +100,13 @@ impl RandomxExecutor {
         let (sender, done) = oneshot::channel();
         let shared = Arc::new(Shared {
             count: job.count(),
-            warm: AtomicBool::new(self.caches.is_warm(job.key())),
-            crew: Crew::new(stop, self.rate.clone()),
+            warm: AtomicBool::new(self.engine.is_warm(job.key())),
+            crew: Crew::new(stop, self.engine.rates.clone()),
         });
-        let (caches, threads, state) = (self.caches.clone(), self.threads, shared.clone());
+        let (engine, state) = (self.engine.clone(), shared.clone());
         thread::Builder::new().name("randomx-unit".to_owned()).spawn(move || {
             // Nobody listens any more after a cancel.
-            let _ = sender.send(compute(&job, &caches, threads, &state));
+            let _ = sender.send(compute(&job, &engine, &state));
         })?;
         Ok(Running { shared, done })
     }
@@ -82,13 +116,8 @@ impl RandomxExecutor {
         // Without a new hash nothing is said: a unit that hangs loses its lease.
         if hashed > *reported {
             *reported = hashed;
-            let note = format!("{:.0} H/s", self.hashrate_now());
-            context.observer.progress(hashed as f64 / shared.count as f64, &note);
+            context.observer.progress(hashed as f64 / shared.count as f64, &self.engine.note());
         }
-    }
-
-    fn hashrate_now(&self) -> f64 {
-        self.rate.per_second(clock::instant())
     }
 
     async fn watch(&self, mut running: Running, context: &Context) -> Result<Output, Failure> {
@@ -137,25 +166,21 @@ fn finished(done: Result<Result<Output, Failure>, oneshot::error::RecvError>) ->
 }
 
 /// The whole unit, on a thread that may block.
-fn compute(job: &Job, caches: &Caches, threads: usize, shared: &Shared) -> Result<Output, Failure> {
-    let computed = caches.get(job.key()).map_err(Unfinished::from).and_then(|cache| {
-        shared.warm.store(true, Ordering::SeqCst);
-        shared.crew.run(job, &cache, threads)
-    });
-    caches.released(job.key());
-    output(job, computed)
+fn compute(job: &Job, engine: &Arc<Engine>, shared: &Shared) -> Result<Output, Failure> {
+    let warm = || shared.warm.store(true, Ordering::SeqCst);
+    let outcome = engine.compute(job, job.key(), &shared.crew, &warm).map_err(|error| no_memory(&error))?;
+    let Some(mode) = outcome else { return Err(Failure::cancelled()) };
+    output(job, shared.crew.computed(job.count()), mode)
 }
 
-fn output(job: &Job, computed: Result<Computed, Unfinished>) -> Result<Output, Failure> {
-    let computed = computed.map_err(|unfinished| match unfinished {
-        Unfinished::Stopped => Failure::cancelled(),
-        Unfinished::OutOfMemory(error) => Failure::transient(
-            "out_of_memory",
-            format!("{error}; free some on this worker, or take it out with FLOTA_WORKER_SLOTS=randomx=0"),
-        ),
-    })?;
+fn no_memory(error: &Error) -> Failure {
+    let help = "free some on this worker, or take it out with FLOTA_WORKER_SLOTS=randomx=0";
+    Failure::transient("out_of_memory", format!("{error}; {help}"))
+}
+
+fn output(job: &Job, computed: Computed, mode: &'static str) -> Result<Output, Failure> {
     let hashes = computed.hashed;
-    let json = job.result(computed).map_err(|error| Failure::permanent("internal", error.to_string()))?;
+    let json = job.result(computed, mode).map_err(|error| Failure::permanent("internal", error.to_string()))?;
     Ok(Output { json: Bytes::from(json), hashes })
 }
 
@@ -166,11 +191,25 @@ impl Executor for RandomxExecutor {
     }
 
     fn warm_keys(&self) -> Vec<String> {
-        self.caches.keys()
+        self.engine.warm_keys()
     }
 
     fn hashrate(&self) -> f64 {
-        self.hashrate_now()
+        self.engine.rates.now()
+    }
+
+    fn randomx(&self) -> Option<RandomxState> {
+        Some(self.engine.state())
+    }
+
+    fn prepare(&self, key: &[u8]) -> Option<String> {
+        let said = self.engine.prepare(key).to_owned();
+        self.engine.keep_swept();
+        Some(said)
+    }
+
+    fn hold(&self, held: bool) {
+        self.engine.hold(held);
     }
 
     async fn execute(&self, unit: Unit, context: Context) -> Result<Output, Failure> {
@@ -185,7 +224,7 @@ impl Executor for RandomxExecutor {
             Failure::transient("out_of_threads", format!("the worker can't start a thread for RandomX: {error}"))
         })?;
         let result = self.watch(running, &context).await;
-        self.caches.keep_swept();
+        self.engine.keep_swept();
         result
     }
 }

@@ -1,82 +1,163 @@
-//! Hashes a second over the last ten seconds. The master sizes units by it.
+//! Hashes a second over 10 s, 60 s and 15 min, of each thread and of all. The master sizes units by the shortest.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-const WINDOW: Duration = Duration::from_secs(10);
+use flota_common::clock;
+use flota_proto::mqtt::Hashrates;
+
+const SHORT: Duration = Duration::from_secs(10);
+const MIDDLE: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(15 * 60);
 /// Samples closer together are added up: bounds the memory.
-const GRAIN: Duration = Duration::from_millis(100);
+const FINE: Duration = Duration::from_millis(100);
+const COARSE: Duration = Duration::from_secs(5);
+/// A rate over less than this would be noise.
+const LEAST: Duration = Duration::from_secs(1);
 
-/// Counts hashes by time.
+/// The rates of all threads that hash.
 #[derive(Debug, Default)]
-pub struct Rate(Mutex<Window>);
+pub struct Rates(Mutex<Meters>);
 
 #[derive(Debug, Default)]
-struct Window {
-    /// When the present stretch of work began.
+struct Meters {
+    threads: Vec<Meter>,
+    /// Time in which nobody could hash, because caches were made.
+    excluded: Series<Duration>,
+    /// When the first work began.
     since: Option<Instant>,
-    samples: VecDeque<(Instant, u64)>,
 }
 
-impl Rate {
+#[derive(Debug, Default)]
+struct Meter(Series<u64>);
+
+/// Amounts by time, fine for the last ten seconds and coarse for the last fifteen minutes.
+#[derive(Debug)]
+struct Series<T> {
+    fine: VecDeque<(Instant, T)>,
+    coarse: VecDeque<(Instant, T)>,
+}
+
+impl<T> Default for Series<T> {
+    fn default() -> Self {
+        Self { fine: VecDeque::new(), coarse: VecDeque::new() }
+    }
+}
+
+impl<T: Copy + std::ops::AddAssign + std::iter::Sum<T>> Series<T> {
+    fn add(&mut self, now: Instant, amount: T) {
+        for (samples, grain, window) in [(&mut self.fine, FINE, SHORT), (&mut self.coarse, COARSE, LONG)] {
+            while samples.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= window) {
+                samples.pop_front();
+            }
+            match samples.back_mut() {
+                Some((at, sum)) if now.saturating_duration_since(*at) < grain => *sum += amount,
+                _ => samples.push_back((now, amount)),
+            }
+        }
+    }
+
+    fn within(&self, now: Instant, window: Duration) -> T {
+        let samples = if window <= SHORT { &self.fine } else { &self.coarse };
+        samples.iter().rev().take_while(|(at, _)| now.saturating_duration_since(*at) < window).map(|(_, n)| *n).sum()
+    }
+}
+
+impl Rates {
+    fn lock(&self) -> MutexGuard<'_, Meters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Work begins: what follows is measured from here if nothing was computed for a while.
     pub fn begin(&self, now: Instant) {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        window.forget(now);
-        if window.samples.is_empty() {
-            window.since = Some(now);
+        let mut meters = self.lock();
+        let quiet = meters.threads.iter().all(|meter| meter.0.within(now, LONG) == 0);
+        if quiet {
+            meters.since = Some(now);
         }
     }
 
-    /// `hashes` more were computed.
-    pub fn add(&self, now: Instant, hashes: u64) {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        window.forget(now);
-        match window.samples.back_mut() {
-            Some((at, count)) if now.saturating_duration_since(*at) < GRAIN => *count += hashes,
-            _ => window.samples.push_back((now, hashes)),
+    /// Thread `index` of a unit computed `hashes` more.
+    pub fn add(&self, now: Instant, index: usize, hashes: u64) {
+        let mut meters = self.lock();
+        if meters.threads.len() <= index {
+            meters.threads.resize_with(index + 1, Meter::default);
         }
+        meters.threads[index].0.add(now, hashes);
     }
 
-    /// Hashes a second over the last ten, or since work began if that is less.
-    pub fn per_second(&self, now: Instant) -> f64 {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        window.forget(now);
-        let hashes: u64 = window.samples.iter().map(|(_, count)| count).sum();
-        let worked = window.since.map_or(WINDOW, |since| now.saturating_duration_since(since));
-        hashes as f64 / worked.clamp(Duration::from_secs(1), WINDOW).as_secs_f64()
+    /// For `span`, which ends now, nobody could hash.
+    pub fn exclude(&self, now: Instant, span: Duration) {
+        self.lock().excluded.add(now, span);
+    }
+
+    /// Hashes a second over the last ten seconds.
+    pub fn now(&self) -> f64 {
+        self.all(clock::instant()).seconds_10
+    }
+
+    /// Of all threads.
+    pub fn all(&self, now: Instant) -> Hashrates {
+        let meters = self.lock();
+        meters.rates(now, |window| meters.threads.iter().map(|meter| meter.0.within(now, window)).sum())
+    }
+
+    /// Of each thread.
+    pub fn each(&self, now: Instant) -> Vec<Hashrates> {
+        let meters = self.lock();
+        meters.threads.iter().map(|meter| meters.rates(now, |window| meter.0.within(now, window))).collect()
     }
 }
 
-impl Window {
-    fn forget(&mut self, now: Instant) {
-        while self.samples.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
-            self.samples.pop_front();
-        }
+impl Meters {
+    fn rates(&self, now: Instant, hashes: impl Fn(Duration) -> u64) -> Hashrates {
+        let rate = |window: Duration| {
+            let worked = self.since.map_or(window, |since| now.saturating_duration_since(since)).min(window);
+            let worked = worked.saturating_sub(self.excluded.within(now, window)).max(LEAST);
+            hashes(window) as f64 / worked.as_secs_f64()
+        };
+        Hashrates { seconds_10: rate(SHORT), seconds_60: rate(MIDDLE), minutes_15: rate(LONG) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flota_common::clock;
+
+    fn at(ms: u64) -> impl Fn(Instant) -> Instant {
+        move |start| start + Duration::from_millis(ms)
+    }
 
     #[test]
-    fn the_rate_is_over_the_last_ten_seconds_or_since_work_began() {
+    fn a_rate_is_over_its_window_or_since_work_began() {
         let start = clock::instant();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let rate = Rate::default();
-        assert_eq!(rate.per_second(start), 0.0);
-        rate.begin(start);
+        let rates = Rates::default();
+        assert_eq!(rates.all(start), Hashrates::default());
+        rates.begin(start);
         for tenth in 1..=20 {
-            rate.add(at(tenth * 100), 4);
+            rates.add(at(tenth * 100)(start), 0, 4);
+            rates.add(at(tenth * 100)(start), 1, 2);
         }
-        assert_eq!(rate.per_second(at(2000)), 40.0);
-        assert_eq!(rate.per_second(at(10_000)), 8.0);
-        assert_eq!(rate.per_second(at(60_000)), 0.0);
-        rate.begin(at(60_000));
-        rate.add(at(62_000), 80);
-        assert_eq!(rate.per_second(at(62_000)), 40.0);
+        let now = rates.all(at(2000)(start));
+        assert_eq!((now.seconds_10, now.seconds_60, now.minutes_15), (60.0, 60.0, 60.0));
+        assert_eq!(rates.each(at(2000)(start)).iter().map(|each| each.seconds_10).collect::<Vec<_>>(), [40.0, 20.0]);
+        let later = rates.all(at(30_000)(start));
+        assert_eq!((later.seconds_10, later.seconds_60, later.minutes_15), (0.0, 4.0, 4.0));
+        assert_eq!(rates.all(at(120_000)(start)).minutes_15, 1.0);
+        rates.begin(at(1_000_000)(start));
+        rates.add(at(1_002_000)(start), 0, 80);
+        assert_eq!(rates.all(at(1_002_000)(start)).minutes_15, 40.0);
+    }
+
+    #[test]
+    fn the_making_of_a_cache_does_not_count() {
+        let start = clock::instant();
+        let rates = Rates::default();
+        rates.begin(start);
+        rates.add(at(2000)(start), 0, 100);
+        rates.exclude(at(4000)(start), Duration::from_secs(2));
+        rates.add(at(4001)(start), 0, 100);
+        assert_eq!(rates.all(at(6000)(start)).seconds_10, 50.0);
     }
 }

@@ -33,7 +33,7 @@ fn unit(kind: Kind, payload: Payload) -> Unit {
 }
 
 fn executor(threads: usize) -> RandomxExecutor {
-    RandomxExecutor::new(RandomxConfig { threads: NonZeroUsize::new(threads) })
+    RandomxExecutor::new(RandomxConfig { threads: NonZeroUsize::new(threads), ..RandomxConfig::default() })
 }
 
 fn context() -> (Context, Arc<Seen>) {
@@ -146,7 +146,7 @@ async fn a_cancel_ends_a_search_and_its_threads() {
     assert!(cancelled_at.elapsed() < Duration::from_secs(5), "a hash at hand, not the search");
     // The threads hold the caches; the executor alone is left when they have ended.
     let ended = async {
-        while Arc::strong_count(&executor.caches) > 1 {
+        while Arc::strong_count(&executor.engine) > 1 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

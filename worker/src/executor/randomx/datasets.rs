@@ -1,0 +1,229 @@
+//! The datasets of the last keys. One is built when it is worth its time and there is memory for it, on threads beside those that
+//! go on hashing in light mode; it is freed when nobody used it for long or its memory is needed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flota_common::clock;
+use flota_randomx::{Build, Cache, DATASET_BYTES, Dataset, Error};
+
+use super::caches::Caches;
+use super::machine;
+
+/// After so many hashes of a key its dataset is worth building: in light mode they take about as long as that does.
+pub const WORTH: u64 = 1_000;
+/// One in use, and the next.
+const DATASETS_MAX: usize = 2;
+/// How many keys the demand is counted for.
+const COUNTED_MAX: usize = 16;
+/// After a failure it is not tried again for this long.
+const REST: Duration = Duration::from_secs(60);
+/// Below this much free memory an unused dataset goes at once.
+const SCARCE_BYTES: u64 = 256 << 20;
+
+/// Where a dataset comes from: built, or had from elsewhere.
+pub trait Maker: Send + Sync + std::fmt::Debug {
+    /// Makes the dataset of `cache`, reporting to `build` and stopping with it.
+    ///
+    /// # Errors
+    /// [`Error`]
+    fn make(&self, cache: &Cache, build: &Build) -> Result<Dataset, Error>;
+}
+
+/// The datasets of the last keys.
+#[derive(Debug)]
+pub struct Datasets {
+    maker: Box<dyn Maker>,
+    threads: usize,
+    /// How long one that nobody uses keeps its memory.
+    keep: Duration,
+    held: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: Vec<Entry>,
+    building: Option<Building>,
+    /// Hashes asked for, by key, oldest first.
+    demand: Vec<(Vec<u8>, u64)>,
+    rest_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Vec<u8>,
+    used: Instant,
+    dataset: Arc<Dataset>,
+}
+
+#[derive(Debug)]
+struct Building {
+    key: Vec<u8>,
+    build: Arc<Build>,
+}
+
+impl Datasets {
+    /// None yet; builds on `threads`.
+    pub fn new(maker: Box<dyn Maker>, threads: usize, keep: Duration) -> Self {
+        Self { maker, threads, keep, held: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held leaves these values whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The dataset of `key`, if it is ready.
+    pub fn get(&self, key: &[u8]) -> Option<Arc<Dataset>> {
+        let mut state = self.lock();
+        let entry = state.ready.iter_mut().find(|entry| entry.key == key)?;
+        entry.used = clock::instant();
+        Some(entry.dataset.clone())
+    }
+
+    /// Whether the dataset of `key` is ready.
+    pub fn is_ready(&self, key: &[u8]) -> bool {
+        self.lock().ready.iter().any(|entry| entry.key == key)
+    }
+
+    /// The keys of those that are ready.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        self.lock().ready.iter().map(|entry| entry.key.clone()).collect()
+    }
+
+    /// What is being built, and how far it is.
+    pub fn progress(&self) -> Option<(Vec<u8>, f64)> {
+        self.lock().building.as_ref().map(|building| (building.key.clone(), building.build.fraction()))
+    }
+
+    /// A unit of `hashes` with `key` has come. Whether its dataset has become worth its time.
+    pub fn note(&self, key: &[u8], hashes: u64) -> bool {
+        let demand = &mut self.lock().demand;
+        let before = demand.iter().position(|(counted, _)| counted == key).map_or(0, |at| demand.remove(at).1);
+        if demand.len() >= COUNTED_MAX {
+            demand.remove(0);
+        }
+        let now = before.saturating_add(hashes);
+        demand.push((key.to_vec(), now));
+        now >= WORTH
+    }
+
+    /// Begins to build the dataset of `key` unless it is ready, another is being built, or there is no memory. Says what it did.
+    pub fn want(self: &Arc<Self>, key: &[u8], caches: &Arc<Caches>) -> &'static str {
+        let now = clock::instant();
+        let mut state = self.lock();
+        if state.ready.iter().any(|entry| entry.key == key) {
+            return "its dataset is ready";
+        }
+        if let Some(building) = &state.building {
+            return if building.key == key { "its dataset is being built" } else { "another dataset is being built" };
+        }
+        if self.held.load(Ordering::SeqCst) {
+            return "the worker is held back";
+        }
+        if state.rest_until.is_some_and(|until| now < until) {
+            return "the last try failed, it rests for a minute";
+        }
+        if !state.make_room() {
+            state.rest_until = Some(now + REST);
+            tracing::info!(
+                needed_mib = DATASET_BYTES >> 20,
+                free_mib = machine::free_bytes() >> 20,
+                "not enough memory for a RandomX dataset: hashing in light mode"
+            );
+            return "there is not enough memory for its dataset";
+        }
+        let build = Arc::new(Build::new(self.threads));
+        let (datasets, caches, owned, shared) = (self.clone(), caches.clone(), key.to_vec(), build.clone());
+        let builder = thread::Builder::new().name("randomx-builder".to_owned());
+        if builder.spawn(move || datasets.build(&owned, &caches, &shared)).is_err() {
+            return "the system gives no thread";
+        }
+        state.building = Some(Building { key: key.to_vec(), build });
+        "its dataset is being built now"
+    }
+
+    fn build(&self, key: &[u8], caches: &Caches, build: &Build) {
+        let begun = clock::instant();
+        let made = caches.get(key).and_then(|cache| self.maker.make(&cache, build));
+        caches.released(key);
+        let mut state = self.lock();
+        state.building = None;
+        match made {
+            Ok(dataset) => {
+                tracing::info!(
+                    init_ms = begun.elapsed().as_millis() as u64,
+                    pages = dataset.pages().as_str(),
+                    threads = self.threads,
+                    shared = dataset.is_shared(),
+                    "RandomX dataset is ready"
+                );
+                let entry = Entry { key: key.to_vec(), used: clock::instant(), dataset: Arc::new(dataset) };
+                state.ready.push(entry);
+            }
+            Err(Error::Stopped) => tracing::info!("the building of a RandomX dataset was stopped"),
+            Err(error) => {
+                state.rest_until = Some(clock::instant() + REST);
+                tracing::warn!(%error, "hashing in light mode: failed to build a RandomX dataset");
+            }
+        }
+    }
+
+    /// With `held` nothing is built, and what is being built is given up.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+        if held && let Some(building) = &self.lock().building {
+            building.build.stop();
+        }
+    }
+
+    /// Frees what was not used for long, and all that is unused when memory is scarce. Whether something is left.
+    pub fn sweep(&self, now: Instant) -> bool {
+        let scarce = machine::free_bytes() < SCARCE_BYTES;
+        let state = &mut *self.lock();
+        for entry in state.ready.iter_mut().filter(|entry| entry.in_use()) {
+            entry.used = now;
+        }
+        let keeps = |entry: &Entry| {
+            entry.in_use() || (now.saturating_duration_since(entry.used) < self.keep && !(scarce && entry.is_private()))
+        };
+        let before = state.ready.len();
+        state.ready.retain(keeps);
+        if state.ready.len() < before {
+            tracing::info!(scarce, "freed a RandomX dataset that nobody used");
+        }
+        state.building.is_some() || !state.ready.is_empty()
+    }
+}
+
+impl State {
+    /// Frees unused datasets, oldest first, until there is room for another.
+    fn make_room(&mut self) -> bool {
+        loop {
+            if self.ready.len() < DATASETS_MAX && has_room() {
+                return true;
+            }
+            let unused = self.ready.iter().enumerate().filter(|(_, entry)| !entry.in_use());
+            let Some(oldest) = unused.min_by_key(|(_, entry)| entry.used).map(|(index, _)| index) else { return false };
+            drop(self.ready.remove(oldest));
+        }
+    }
+}
+
+fn has_room() -> bool {
+    let needed = DATASET_BYTES as u64;
+    machine::free_huge_bytes() >= needed || machine::free_bytes() >= needed
+}
+
+impl Entry {
+    fn in_use(&self) -> bool {
+        Arc::strong_count(&self.dataset) > 1
+    }
+
+    fn is_private(&self) -> bool {
+        !self.dataset.is_shared()
+    }
+}
