@@ -296,6 +296,8 @@ pub enum Command {
         worker: WorkerId,
         reply: Reply<SecretString>,
     },
+    /// About conversations.
+    Conversation(Box<crate::conversation::Ask>),
     /// Stop between batches: what was taken is committed first.
     Stop {
         reply: Reply<()>,
@@ -324,6 +326,7 @@ impl Command {
             Self::SimpleResult { reply, .. } => drop(reply.send(Err(refused))),
             Self::FetchUnit { reply, .. } => drop(reply.send(Err(refused))),
             Self::LeaseCredential { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Conversation(ask) => ask.refuse(refused),
             Self::Stop { reply } => drop(reply.send(Err(refused))),
             Self::Registered(_) | Self::Status(_) | Self::BrokerUp | Self::StreamClosed(_) | Self::Report { .. } => {}
         }
@@ -379,7 +382,7 @@ impl Handle {
         self.commands.downgrade()
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refused> {
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
         self.tell(command(reply)).await?;
         answer.await.map_err(|_| stopping())?

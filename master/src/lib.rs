@@ -1,6 +1,8 @@
 //! The coordinator: queue, placement, leases, store, MQTT, gRPC callback, REST, Socket.IO and the page.
 
+pub mod aside;
 pub mod callback;
+pub mod conversation;
 pub mod core;
 pub mod dispatcher;
 pub mod handle;
@@ -8,9 +10,11 @@ pub mod logs;
 pub mod mqtt;
 mod ration;
 mod running;
+pub mod seal;
 mod secret;
 pub mod store;
 pub mod submit;
+pub mod tokens;
 pub mod web;
 
 pub use running::{MasterConfig, RunningMaster, StartError};

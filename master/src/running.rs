@@ -20,6 +20,7 @@ use crate::dispatcher::{Config, Dispatcher, SimpleWorkers};
 use crate::handle::Handle;
 use crate::logs::LogHub;
 use crate::mqtt::{LinkConfig, connect};
+use crate::seal::Sealer;
 use crate::store::{Retention, SqliteStore, Store, StoreError};
 use crate::web::{self, WebConfig, WebError};
 
@@ -57,6 +58,10 @@ pub struct MasterConfig {
     pub gemini_api_key: Option<SecretString>,
     /// Of the program.
     pub version: String,
+    /// Seals users' keys in the store.
+    pub sealer: Sealer,
+    /// How much of a conversation is sent with a question, in tokens.
+    pub conversation_tokens: u64,
 }
 
 /// Why a master did not start. Completes "failed to …".
@@ -149,6 +154,8 @@ impl RunningMaster {
             limits: Limits { simple_take_keys: config.simple == SimpleWorkers::Trusted, ..Limits::default() },
             retention: config.retention,
             store_reserve_bytes: config.store_reserve_bytes,
+            sealer: config.sealer,
+            conversation_tokens: config.conversation_tokens,
         };
         let dispatcher = Dispatcher::new(dispatcher_config, Box::new(store), epoch, Arc::new(client), &handle)?;
         let running =

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flota_proto::kinds::{FieldError, Payload};
+use flota_proto::kinds::{FieldError, Payload, Role};
 use flota_proto::rest::{OnDependencyFailure, Requires, SubmitJob};
 use flota_proto::{Class, JobId, Kind, Timestamp};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::aside::Turn;
 
 /// Who acts: every input carries one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,8 +89,21 @@ pub struct NewJob {
     pub cache: bool,
     /// Who submits it.
     pub owner: String,
-    /// The user's own key: kept in memory, never stored.
+    /// The user's own key: never stored in clear.
     pub api_key: Option<SecretString>,
+    /// The conversation that it continues, as its client names it.
+    pub conversation: Option<ConversationRef>,
+    /// Its place in there, once that is known.
+    pub turn: Option<Turn>,
+}
+
+/// A conversation as a client names it.
+#[derive(Clone, Debug)]
+pub struct ConversationRef {
+    /// Its identifier.
+    pub id: Uuid,
+    /// What opens it to who is not its owner.
+    pub secret: Option<SecretString>,
 }
 
 const NAME_BYTES_MAX: usize = 128;
@@ -110,6 +126,7 @@ impl NewJob {
         let payload = Payload::parse(kind, &job.payload)?;
         check_bounds(&job)?;
         let fingerprint = job.id.is_some().then(|| fingerprint(&job));
+        check_conversation(&job, &payload)?;
         let (work, model, randomx_key) = shape(payload);
         let requires = job.requires.unwrap_or_default();
         check_map("requires.labels", &requires.labels)?;
@@ -137,8 +154,39 @@ impl NewJob {
             cache: job.cache.unwrap_or(kind.class() == Class::Randomx),
             owner: principal.owner.clone(),
             api_key,
+            conversation: job.conversation_id.map(|id| ConversationRef { id, secret: None }),
+            turn: None,
         })
     }
+
+    /// The same, with the secret that opens its conversation.
+    #[must_use]
+    pub fn with_conversation_secret(mut self, secret: Option<SecretString>) -> Self {
+        if let Some(conversation) = &mut self.conversation {
+            conversation.secret = secret;
+        }
+        self
+    }
+}
+
+/// What a conversation adds is what was said before; so only the question is sent.
+fn check_conversation(job: &SubmitJob, payload: &Payload) -> Result<(), FieldError> {
+    if job.conversation_id.is_none() {
+        return Ok(());
+    }
+    let wrong = |path: &str, message: &str| Err(FieldError::new(path, message));
+    let Payload::Chat(chat) = payload else { return wrong("conversation_id", "only ai.chat has conversations") };
+    if job.depends_on.as_ref().is_some_and(|jobs| !jobs.is_empty()) {
+        return wrong("depends_on", "a question of a conversation waits for the one before it: leave this out");
+    }
+    if job.cache == Some(true) {
+        return wrong("cache", "the answer depends on what was said before: leave this out");
+    }
+    if chat.messages.iter().filter(|message| message.role != Role::System).count() != 1 {
+        let message = "holds the new question only (and system messages): the conversation has what was said before";
+        return wrong("payload.messages", message);
+    }
+    Ok(())
 }
 
 fn default_timeout_ms(kind: Kind) -> u64 {

@@ -158,7 +158,10 @@ impl Master {
     }
 
     fn start_in(directory: TempDir) -> Self {
-        Self::start_with(directory, Retention { age_ms: 3_600_000, bytes_max: u64::MAX })
+        Self::start_with(
+            directory,
+            Retention { age_ms: 3_600_000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX },
+        )
     }
 
     fn start_with(directory: TempDir, retention: Retention) -> Self {
@@ -174,6 +177,8 @@ impl Master {
             limits: Limits::default(),
             retention,
             store_reserve_bytes: RESERVE,
+            sealer: flota_master::seal::Sealer::ephemeral(),
+            conversation_tokens: 8_000,
         };
         let (handle, commands) = Handle::channel();
         let running =
@@ -338,7 +343,7 @@ async fn a_worker_that_went_while_its_stream_was_opened_is_not_taken_for_there()
 
 #[tokio::test]
 async fn old_jobs_are_deleted_also_under_constant_load() {
-    let master = Master::with(Retention { age_ms: 0, bytes_max: u64::MAX });
+    let master = Master::with(Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX });
     let id = master.one().await;
     master.handle.cancel(Principal::local(), id).await.unwrap();
     let submit = || {

@@ -50,6 +50,8 @@ fn echo(owner: usize) -> NewJob {
         cache: false,
         owner: format!("owner{}", owner % 100),
         api_key: None,
+        conversation: None,
+        turn: None,
     }
 }
 
@@ -126,7 +128,11 @@ fn a_master_is_back_with_all_that_waits_and_what_has_ended_costs_nothing() {
         assert_eq!(counts.iter().map(|(_, n)| *n).sum::<u64>(), ended as u64);
         core.audit().unwrap();
         // The database that the first round leaves is what the second adds to.
-        while ended > 0 && store.prune(NOW.after_ms(20), Retention { age_ms: 0, bytes_max: u64::MAX }).unwrap() {}
+        while ended > 0
+            && store
+                .prune(NOW.after_ms(20), Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX })
+                .unwrap()
+        {}
     }
 }
 

@@ -239,6 +239,15 @@ pub struct ChatPayload {
     /// At least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u32>,
+    /// Set by the master, where a question belongs to a conversation that has grown longer than what is sent of it: how
+    /// many of its oldest turns were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped_turns: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How an answer ended.
@@ -280,6 +289,18 @@ pub struct ChatResult {
     pub finish_reason: Option<String>,
     /// What it used.
     pub usage: Usage,
+    /// How many of the oldest turns of its conversation the model did not see.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped_turns: u32,
+}
+
+/// What came of an answer that was stopped or broke off: the result of an `ai.chat` that did not complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PartialChat {
+    /// The part that came.
+    pub text: String,
+    /// Always true.
+    pub partial: bool,
 }
 
 /// `ai.embed`

@@ -163,6 +163,9 @@ pub struct SubmitJob {
     /// Whether an earlier result of the same may be used; true for `randomx.*` without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<bool>,
+    /// Of `ai.chat`: the conversation that the question continues. What was said before is sent with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<Uuid>,
 }
 
 /// `PATCH /jobs/{id}`

@@ -50,6 +50,15 @@ pub struct UserQuery {
     /// A model that a worker announces; without it the worker's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The conversation that the question continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<uuid::Uuid>,
+    /// What opens the conversation to who is not its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_secret: Option<String>,
+    /// Whether an earlier answer to the same may be used; not without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<bool>,
 }
 
 /// Ends a job.

@@ -10,10 +10,12 @@ pub mod process;
 pub mod rest;
 pub mod simple;
 pub mod sse;
+pub mod tap;
 pub mod until;
 
 pub use mosquitto::Mosquitto;
 pub use node::Node;
 pub use process::Process;
 pub use rest::{Answer, Rest};
+pub use tap::Tap;
 pub use until::{DEADLINE, until};

@@ -55,6 +55,7 @@ fn payload(args: Ask) -> Result<ChatPayload, Failure> {
         model: args.model,
         temperature: args.temperature,
         max_output_tokens: args.max_output_tokens,
+        dropped_turns: 0,
     })
 }
 

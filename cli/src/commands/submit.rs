@@ -60,6 +60,7 @@ fn request(args: Submit) -> Result<SubmitJob, Failure> {
         depends_on: (!args.depends_on.is_empty()).then(|| args.depends_on.into_iter().map(|id| id.0).collect()),
         on_dependency_failure: args.on_dependency_failure,
         labels: (!labels.is_empty()).then_some(labels),
+        conversation_id: None,
         cache: args.cache,
     })
 }

@@ -74,7 +74,7 @@ pub async fn start(
         BrokerSetting::At(_) => (None, None),
     };
     let (broker_url, broker_address) = parts::broker_address(broker, embedded.as_ref());
-    let config = parts::master_config(settings, web.address, grpc.address, broker_url.clone());
+    let config = parts::master_config(settings, web.address, grpc.address, broker_url.clone())?;
     let master = RunningMaster::start(config, hub)
         .await
         .map_err(|error| Failure::Failed(format!("the master does not start: failed to {error}")))?;

@@ -12,6 +12,7 @@ use flota_common::config::{
 use flota_master::MasterConfig;
 use flota_master::dispatcher::SimpleWorkers as Simple;
 use flota_master::mqtt::broker::{Broker, BrokerConfig};
+use flota_master::seal::Sealer;
 use flota_master::store::Retention;
 use flota_proto::Class;
 use flota_worker::executor::Executor;
@@ -59,11 +60,19 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// The master's own configuration.
-pub fn master_config(settings: &Settings, web: SocketAddr, grpc: SocketAddr, mqtt_url: String) -> MasterConfig {
-    MasterConfig {
+pub fn master_config(
+    settings: &Settings,
+    web: SocketAddr,
+    grpc: SocketAddr,
+    mqtt_url: String,
+) -> Result<MasterConfig, Failure> {
+    let milliseconds =
+        |age: Option<Duration>| age.map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    Ok(MasterConfig {
         store: settings.sqlite_path(),
         retention: Retention {
-            age_ms: settings.retention_age.map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            age_ms: milliseconds(settings.retention_age),
+            conversations_age_ms: milliseconds(settings.conversation_age),
             bytes_max: settings.retention_size.unwrap_or(u64::MAX),
         },
         store_reserve_bytes: settings.store_reserve.unwrap_or(0),
@@ -84,7 +93,9 @@ pub fn master_config(settings: &Settings, web: SocketAddr, grpc: SocketAddr, mqt
         },
         gemini_api_key: settings.gemini_api_key.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+        sealer: Sealer::new(&settings.own_seal_key().map_err(unusable)?),
+        conversation_tokens: settings.conversation_tokens,
+    })
 }
 
 /// `randomx 1, ai 64, echo 256`

@@ -2,16 +2,20 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use flota_proto::WorkerId;
+use rand::Rng;
+use secrecy::ExposeSecret;
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::Settings;
 
 const WORKER_ID_FILE: &str = "worker-id";
+const SEAL_KEY_FILE: &str = "seal.key";
+const SEAL_KEY_BYTES: usize = 32;
 
 /// Why the data directory can't be used. Says what to do.
 #[derive(Debug, Error)]
@@ -39,6 +43,15 @@ pub enum DataDirError {
         path: PathBuf,
         /// What is wrong.
         message: String,
+    },
+    /// The sealing key is damaged.
+    #[error(
+        "{path} holds no sealing key (64 hex digits). Restore it from a backup, or delete it: users' API keys that wait \
+         in the store are lost with it"
+    )]
+    SealKey {
+        /// Which file.
+        path: PathBuf,
     },
     /// Another master has the store.
     #[error(
@@ -102,6 +115,31 @@ impl Settings {
         }
     }
 
+    /// The key that seals users' API keys: the one that is set, else the one in the data directory, made now if there is
+    /// none. For the process that holds the store.
+    ///
+    /// # Errors
+    /// When the file can't be used or holds something else.
+    pub fn own_seal_key(&self) -> Result<[u8; SEAL_KEY_BYTES], DataDirError> {
+        let path = self.data_dir.join(SEAL_KEY_FILE);
+        let damaged = || DataDirError::SealKey { path: path.clone() };
+        if let Some(key) = &self.seal_key {
+            return decode(key.expose_secret()).ok_or_else(damaged);
+        }
+        let failed = |error| DataDirError::File { path: path.clone(), error };
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        // One that was copied here may have come with other rights.
+        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let mut text = String::new();
+        (&mut file).take(1024).read_to_string(&mut text).map_err(failed)?;
+        if text.trim_end().is_empty() {
+            return make_key(&mut file).map_err(failed);
+        }
+        decode(text.trim_end()).ok_or_else(damaged)
+    }
+
     /// The worker's id: the one that is set, else the one in the data directory, made now if there is none.
     ///
     /// # Errors
@@ -148,6 +186,17 @@ impl Settings {
 fn parse_id(text: &str, path: PathBuf) -> Result<WorkerId, DataDirError> {
     let parsed = text.trim_end().parse();
     parsed.map_err(|error: flota_proto::ids::IdError| DataDirError::WorkerId { path, message: error.to_string() })
+}
+
+fn make_key(file: &mut File) -> io::Result<[u8; SEAL_KEY_BYTES]> {
+    let key: [u8; SEAL_KEY_BYTES] = rand::rng().random();
+    writeln!(file, "{}", hex::encode(key))?;
+    file.sync_all()?;
+    Ok(key)
+}
+
+fn decode(text: &str) -> Option<[u8; SEAL_KEY_BYTES]> {
+    hex::decode(text).ok()?.try_into().ok()
 }
 
 fn make_id(file: &mut File) -> io::Result<WorkerId> {
@@ -209,6 +258,27 @@ mod tests {
         assert_eq!(settings.known_worker_id().unwrap(), id, "a probe asks while the worker runs");
         drop(first);
         assert_eq!(settings.own_worker_id().unwrap().id, id);
+    }
+
+    #[test]
+    fn the_sealing_key_is_made_once_for_its_owner_alone_and_one_that_is_set_needs_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let key = settings.own_seal_key().unwrap();
+        let file = dir.path().join(SEAL_KEY_FILE);
+        assert_eq!(settings.own_seal_key().unwrap(), key);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(settings.own_seal_key().unwrap(), key);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&file, "not a key\n").unwrap();
+        assert!(settings.own_seal_key().unwrap_err().to_string().contains("seal.key holds no sealing key"));
+        let other = tempfile::tempdir().unwrap();
+        let text = hex::encode(key);
+        let set = load(&[("FLOTA_DATA_DIR", other.path().to_str().unwrap()), ("FLOTA_SEAL_KEY", &text)]).unwrap();
+        assert_eq!(set.own_seal_key().unwrap(), key);
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+        let error = load(&[("FLOTA_SEAL_KEY", "5ecre7")]).unwrap_err().to_string();
+        assert!(error.contains("64 hex digits") && !error.contains("5ecre7"), "{error}");
     }
 
     #[test]

@@ -137,6 +137,30 @@ pub const KEYS: &[Key] = &[
         "The broker; without it `flota up` brings its own, the others look on this machine",
         "embedded, or mqtt://HOST[:PORT] or mqtts://HOST[:PORT] (user and password have settings of their own)"
     ),
+    key!(
+        "seal_key",
+        Master,
+        Secret,
+        "",
+        "key that seals users' API keys in the store, without it made once and kept in the data directory",
+        "64 hex digits"
+    ),
+    key!(
+        "conversation_tokens",
+        Master,
+        One,
+        "8000",
+        "How much of a conversation is sent with a question, in tokens as estimated; the oldest turns go first",
+        "a whole number from 100 to 1000000"
+    ),
+    key!(
+        "conversation_age",
+        Master,
+        One,
+        "90d",
+        "How long a conversation is kept that nobody continues",
+        "a number with ms, s, m, h, d or w, such as 90d, or off"
+    ),
     key!("mqtt_user", All, One, "", "Account at the broker", "1 to 512 characters"),
     key!("mqtt_password", All, Secret, "", "password at the broker", "1 to 512 characters on one line"),
     key!("mqtt_listen", Master, One, "127.0.0.1:1883", "Address of the embedded broker", ADDRESS),

@@ -127,6 +127,10 @@ pub struct Settings {
     /// In bytes; `None`: the disk may be filled.
     pub store_reserve: Option<u64>,
     pub simple_workers: SimpleWorkers,
+    pub seal_key: Option<SecretString>,
+    pub conversation_tokens: u64,
+    /// `None`: for ever.
+    pub conversation_age: Option<Duration>,
     /// `None`: embedded for `flota up`, on this machine for the others.
     pub mqtt_url: Option<Broker>,
     pub mqtt_user: Option<String>,

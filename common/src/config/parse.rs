@@ -135,6 +135,16 @@ pub fn threads(text: &str) -> Parsed<u32> {
     text.parse().ok().filter(|n| (1..=4096).contains(n))
 }
 
+/// A whole number in `range`.
+pub fn whole(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<u64> {
+    move |text| text.parse().ok().filter(|number| range.contains(number))
+}
+
+/// 32 bytes as hex.
+pub fn seal_key(text: &str) -> Parsed<()> {
+    (text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(())
+}
+
 /// `CLASS=NUMBER,…` over `defaults`.
 pub fn classes(text: &str, defaults: &BTreeMap<Class, u32>) -> Parsed<BTreeMap<Class, u32>> {
     let mut given = BTreeMap::new();

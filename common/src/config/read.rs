@@ -40,6 +40,8 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let retention_age = r.required("retention_age", parse::age);
     let retention_size = r.required("retention_size", parse::size);
     let store_reserve = r.required("store_reserve", parse::size);
+    let conversation_tokens = r.required("conversation_tokens", parse::whole(100..=1_000_000));
+    let conversation_age = r.required("conversation_age", parse::age);
     let simple_workers = r.required("simple_workers", parse::simple_workers);
     let worker_slots = r.classes("worker_slots");
     let worker_prefetch = r.classes("worker_prefetch");
@@ -72,6 +74,9 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         retention_size: retention_size?,
         store_reserve: store_reserve?,
         simple_workers: simple_workers?,
+        seal_key: r.secret("seal_key", parse::seal_key),
+        conversation_tokens: conversation_tokens?,
+        conversation_age: conversation_age?,
         mqtt_listen: mqtt_listen?,
         topic_root: topic_root?,
         data_dir: data_dir?,

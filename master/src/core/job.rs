@@ -11,6 +11,7 @@ use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
 use super::fleet::WorkerIdx;
 use super::gather::Gather;
 use super::queue::ShapeId;
+use crate::aside::Turn;
 use crate::submit::Work;
 
 /// The order of acceptance: a job's key in memory and in the store.
@@ -49,6 +50,8 @@ pub struct Spec {
     pub work: Work,
     /// Whether an earlier result may be used.
     pub cache: bool,
+    /// Its place in a conversation.
+    pub turn: Option<Turn>,
 }
 
 /// A job that has not ended, or has in this batch.
@@ -361,6 +364,18 @@ impl Job {
     /// before a restart are never told again only if the next master begins above them.
     pub fn events_run_ahead(&self) -> bool {
         self.next_event.saturating_sub(self.stored_event) > EVENTS_AHEAD_MAX
+    }
+
+    /// The text that its current attempt has told; `None` where that is nothing.
+    pub fn told_text(&self) -> Option<String> {
+        let attempt = self.ring.back()?.attempt;
+        let mut told = String::new();
+        for event in self.ring.iter().filter(|event| event.attempt == attempt) {
+            if let What::Delta { text } = &event.what {
+                told.push_str(text);
+            }
+        }
+        (!told.is_empty()).then_some(told)
     }
 
     /// Forgets progress and text.

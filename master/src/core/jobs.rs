@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use flota_proto::kinds::PartialChat;
 use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure};
 use flota_proto::{JobId, Timestamp, UnitId, WorkerId};
 
@@ -79,6 +81,7 @@ impl Core {
             created_at: now,
             work: new.work,
             cache: new.cache,
+            turn: new.turn,
         };
         let mut job = Job::fresh(seq, spec, new.priority);
         job.run_at = new.run_at.filter(|run_at| *run_at > now);
@@ -169,16 +172,13 @@ impl Core {
         Ok(())
     }
 
-    /// Ends the jobs whose users' keys were lost with a restart.
-    pub fn fail_credential_lost(&mut self, at: Moment, out: &mut Vec<Effect>) {
-        let lost: Vec<Seq> = self
-            .jobs
-            .values()
-            .filter(|job| !job.state.ended() && self.queue.shape(job.spec.shape).credential)
-            .map(|job| job.seq)
-            .collect();
+    /// Ends the jobs whose users' keys are not `here`.
+    pub fn fail_credential_lost(&mut self, at: Moment, here: impl Fn(JobId) -> bool, out: &mut Vec<Effect>) {
+        let needs = |job: &&Job| !job.state.ended() && self.queue.shape(job.spec.shape).credential;
+        let lost: Vec<Seq> =
+            self.jobs.values().filter(needs).filter(|job| !here(job.spec.id)).map(|job| job.seq).collect();
         for seq in lost {
-            let message = "its API key was lost with a restart of the master: ask again with the key".to_owned();
+            let message = "its API key can no longer be opened, as the master's sealing key is another one: ask again with the key".to_owned();
             let error = JobError { code: "credential_lost".into(), message };
             self.end(at, seq, JobState::Failed, Some(error), out);
         }
@@ -316,6 +316,11 @@ impl Core {
         job.error = error.clone();
         job.result = job.result.take().or_else(|| job.gather.result());
         job.gather = Gather::Single;
+        if state != JobState::Completed && job.result.is_none() {
+            // The part of an answer that came is kept.
+            let partial = job.told_text().map(|text| PartialChat { text, partial: true });
+            job.result = partial.and_then(|partial| serde_json::to_vec(&partial).ok()).map(Bytes::from);
+        }
         job.clear_ring();
         let (deadline, run_at) = (job.spec.deadline, job.run_at.take());
         let waits_for = std::mem::take(&mut job.waits_for);

@@ -196,13 +196,15 @@ pub struct Changes {
     pub units: Vec<UnitRow>,
     /// Workers that must be remembered.
     pub workers: Vec<WorkerRow>,
+    /// What the shell stores beside them.
+    pub asides: Vec<crate::aside::Aside>,
 }
 
 impl Changes {
     /// Whether there is nothing to commit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.units.is_empty() && self.workers.is_empty()
+        self.jobs.is_empty() && self.units.is_empty() && self.workers.is_empty() && self.asides.is_empty()
     }
 }
 
@@ -360,7 +362,7 @@ impl Core {
             .into_iter()
             .filter_map(|idx| self.fleet.get(idx).map(record::worker_row))
             .collect();
-        let mut changes = Changes { jobs, units, workers };
+        let mut changes = Changes { jobs, units, workers, asides: Vec::new() };
         self.spoil(&mut changes);
         changes
     }

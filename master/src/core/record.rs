@@ -14,6 +14,7 @@ use super::gather::Part;
 use super::job::{EVENTS_SKIPPED_AT_RESTART, Event, Hold, Job, Phase, Seq, Spec, Try, Unit, UnitState, What};
 use super::queue::{Queue, Shape};
 use super::{Core, Timer};
+use crate::aside::Turn;
 use crate::submit::Work;
 
 /// The part of a job that is written once.
@@ -68,6 +69,9 @@ pub struct Rest {
     /// Whether an earlier result may be used.
     #[serde(skip_serializing_if = "is_default")]
     pub cache: bool,
+    /// Its place in a conversation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -320,6 +324,7 @@ fn job_head(job: &Job, queue: &Queue) -> JobHead {
             randomx_key: shape.randomx_key.clone(),
             on_dependency_failure: spec.on_dependency_failure,
             cache: spec.cache,
+            turn: spec.turn,
         },
     }
 }
@@ -447,6 +452,7 @@ impl Core {
                 Some(WorkRow::Range(start, end, first)) => Work::Range { start, end, first },
             },
             cache: head.rest.cache,
+            turn: head.rest.turn,
         };
         let seq = row.seq;
         let mut job = Job::fresh(seq, spec, row.priority);

@@ -10,6 +10,7 @@ use super::fleet::Worker;
 use super::job::{Event, Job, Seq, Unit, What};
 use super::record::{JobHead, JobRow, StoredJob, UnitRow, decode_tries};
 use super::{Core, Effect};
+use crate::aside::Turn;
 use crate::handle::{JobFilter, QueueDepthRow, Refused};
 
 /// Live jobs looked at for one page of a list.
@@ -33,6 +34,18 @@ impl Core {
     #[must_use]
     pub fn known(&self, id: JobId) -> Option<Option<[u8; 16]>> {
         self.by_id.get(&id).and_then(|seq| self.jobs.get(seq)).map(|job| job.spec.fingerprint)
+    }
+
+    /// A job's place in a conversation.
+    #[must_use]
+    pub fn turn(&self, id: JobId) -> Option<Turn> {
+        self.by_id.get(&id).and_then(|seq| self.jobs.get(seq))?.spec.turn
+    }
+
+    /// The questions of conversations that have not ended, in the order of their acceptance.
+    pub fn open_turns(&self) -> impl Iterator<Item = (JobId, Turn)> + '_ {
+        let live = self.jobs.values().filter(|job| !job.state.ended());
+        live.filter_map(|job| job.spec.turn.map(|turn| (job.spec.id, turn)))
     }
 
     /// The result of a job that ended in this batch.

@@ -63,6 +63,7 @@ impl Dispatcher {
             Command::LeaseCredential { unit, attempt, worker, reply } => {
                 let _ = reply.send(self.lease_credential(unit, attempt, &worker));
             }
+            Command::Conversation(ask) => self.conversation(at, *ask),
             Command::Stop { reply } => drop(reply),
         }
     }
@@ -92,7 +93,11 @@ impl Dispatcher {
     }
 
     fn retry(&mut self, at: Moment, id: JobId, reply: Reply<rest::Job>) {
-        match self.retry_input(id).and_then(|input| self.core.apply(at, input, &mut self.effects)) {
+        let retried = self.retry_input(id).and_then(|input| self.core.apply(at, input, &mut self.effects));
+        if retried.is_ok() {
+            self.question_reopened(id);
+        }
+        match retried {
             Ok(()) => match self.core.job_view(id) {
                 Some(view) => self.answer(reply, view),
                 None => drop(reply.send(Err(Refused::NotFound(format!("job {id}"))))),

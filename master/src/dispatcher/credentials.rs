@@ -1,4 +1,4 @@
-//! Users' own API keys: in memory until their job ends, leased once an attempt, never stored.
+//! Users' own API keys: sealed in memory and in the store until their job ends, leased once an attempt.
 
 use std::collections::HashMap;
 
@@ -6,6 +6,7 @@ use flota_proto::{JobId, UnitId, WorkerId};
 use secrecy::SecretString;
 
 use super::Dispatcher;
+use crate::aside::Aside;
 use crate::handle::Refused;
 
 /// The keys of jobs that have not ended.
@@ -15,24 +16,19 @@ pub struct Credentials {
 }
 
 struct Credential {
-    key: SecretString,
+    sealed: Vec<u8>,
     leased_attempt: u64,
 }
 
 impl Credentials {
-    /// Keeps a job's key.
-    pub fn keep(&mut self, job: JobId, key: SecretString) {
-        self.keys.insert(job, Credential { key, leased_attempt: 0 });
+    /// Takes back a job's key from the store.
+    pub fn restore(&mut self, job: JobId, sealed: Vec<u8>) {
+        self.keys.insert(job, Credential { sealed, leased_attempt: 0 });
     }
 
     /// Whether a job's key is here.
     pub fn has(&self, job: JobId) -> bool {
         self.keys.contains_key(&job)
-    }
-
-    /// A job's key, for a simple worker that the operator trusts.
-    pub fn get(&self, job: JobId) -> Option<&SecretString> {
-        self.keys.get(&job).map(|credential| &credential.key)
     }
 
     /// Lets go of the keys of jobs that `lives` does not know.
@@ -47,6 +43,19 @@ impl Credentials {
 }
 
 impl Dispatcher {
+    /// Keeps a job's key, sealed.
+    pub(super) fn keep_key(&mut self, job: JobId, key: &SecretString) {
+        let sealed = self.config.sealer.seal(job.0.as_bytes(), key);
+        self.asides.push(Aside::KeepKey(job, sealed.clone()));
+        self.credentials.restore(job, sealed);
+    }
+
+    /// A job's key, for the moment in which it is handed on.
+    pub(super) fn open_key(&self, job: JobId) -> Option<SecretString> {
+        let credential = self.credentials.keys.get(&job)?;
+        self.config.sealer.open(job.0.as_bytes(), &credential.sealed)
+    }
+
     pub(super) fn lease_credential(
         &mut self,
         unit: UnitId,
@@ -57,17 +66,19 @@ impl Dispatcher {
             return Err(Refused::Conflict("stale", "this worker does not have this attempt".into()));
         }
         let lost = || Refused::NotFound("key for this job".into());
+        let key = self.open_key(unit.job).ok_or_else(lost)?;
         let credential = self.credentials.keys.get_mut(&unit.job).ok_or_else(lost)?;
         if credential.leased_attempt >= attempt {
             return Err(Refused::Conflict("leased", "the key was leased for this attempt already".into()));
         }
         credential.leased_attempt = attempt;
-        Ok(credential.key.clone())
+        Ok(key)
     }
 
-    /// Keys are lost with a restart: jobs that came with one can't go on.
+    /// Jobs that came with a key which is not here can't go on.
     pub(super) fn fail_jobs_without_key(&mut self) {
         let at = self.moment();
-        self.core.fail_credential_lost(at, &mut self.effects);
+        let credentials = &self.credentials;
+        self.core.fail_credential_lost(at, |job| credentials.has(job), &mut self.effects);
     }
 }

@@ -3,6 +3,7 @@
 //! and a lone job waits for nothing.
 
 mod commands;
+mod conversations;
 mod credentials;
 mod idempotency;
 mod notes;
@@ -29,9 +30,12 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use crate::aside::Aside;
 use crate::core::{Core, Effect, Input, Limits, Moment};
 use crate::handle::{Command, JobUpdate, Publisher, Refused, StreamId};
+use crate::seal::Sealer;
 use crate::store::{IdempotencyRow, Retention, Store, StoreError};
+use conversations::Conversations;
 use credentials::Credentials;
 use notes::Notes;
 use reads::Readers;
@@ -67,6 +71,10 @@ pub struct Config {
     pub retention: Retention,
     /// With less free space than this for the store, no new jobs are accepted.
     pub store_reserve_bytes: u64,
+    /// Seals users' keys.
+    pub sealer: Sealer,
+    /// How much of a conversation is sent with a question, in tokens.
+    pub conversation_tokens: u64,
 }
 
 /// Why the loop ended by itself.
@@ -113,6 +121,7 @@ pub struct Dispatcher {
     subscribers: HashMap<JobId, Vec<mpsc::Sender<Arc<JobUpdate>>>>,
     registrations: HashMap<WorkerId, mqtt::Register>,
     credentials: Credentials,
+    conversations: Conversations,
     narrower: Narrower,
     submissions: VecDeque<Submission>,
     notes: Notes,
@@ -128,6 +137,7 @@ pub struct Dispatcher {
     effects: Vec<Effect>,
     answers: Vec<Answer>,
     keys: Vec<IdempotencyRow>,
+    asides: Vec<Aside>,
 }
 
 /// A loop that runs.
@@ -182,6 +192,7 @@ impl Dispatcher {
             subscribers: HashMap::new(),
             registrations: HashMap::new(),
             credentials: Credentials::default(),
+            conversations: Conversations::default(),
             narrower: Narrower::default(),
             submissions: VecDeque::new(),
             notes: Notes::default(),
@@ -195,7 +206,10 @@ impl Dispatcher {
             effects: Vec::new(),
             answers: Vec::new(),
             keys: Vec::new(),
+            asides: Vec::new(),
         };
+        dispatcher.conversations_again();
+        dispatcher.load_credentials()?;
         dispatcher.fail_jobs_without_key();
         Ok(dispatcher)
     }
@@ -280,6 +294,7 @@ impl Dispatcher {
             self.apply(at, Input::Tick);
         }
         self.core.settle(at, &mut self.effects);
+        self.note_ends(at);
         self.commit()?;
         Ok(stop)
     }
@@ -304,8 +319,20 @@ impl Dispatcher {
         }
     }
 
+    /// What is stored beside the jobs that ended in this batch.
+    fn note_ends(&mut self, at: Moment) {
+        let ended = |effect: &Effect| if let Effect::Ended(id) = effect { Some(*id) } else { None };
+        for id in self.effects.iter().filter_map(ended).collect::<Vec<_>>() {
+            if self.credentials.has(id) {
+                self.asides.push(Aside::DropKey(id));
+            }
+            self.question_ended(at, id);
+        }
+    }
+
     fn commit(&mut self) -> Result<(), Ended> {
-        let changes = self.core.take_changes();
+        let mut changes = self.core.take_changes();
+        changes.asides = std::mem::take(&mut self.asides);
         let keys = std::mem::take(&mut self.keys);
         if !changes.is_empty() || !keys.is_empty() {
             let begun = clock::instant();
@@ -315,6 +342,7 @@ impl Dispatcher {
             metrics::histogram!("flota_store_commit_seconds").record(begun.elapsed().as_secs_f64());
         }
         self.release();
+        self.conversations.forget_quiet();
         self.core.forget_ended();
         for answer in self.answers.drain(..) {
             answer(Ok(()));

@@ -198,7 +198,8 @@ impl Dispatcher {
         let stale = || crate::handle::Refused::Conflict("stale", "this worker does not have this attempt".into());
         let crate::core::HeldPart { seq, part, kind, payload } =
             self.core.held_part(worker, unit, attempt).ok_or_else(stale)?;
-        self.unit_payload(seq, kind, part, payload)
+        let payload = self.unit_payload(seq, kind, part, payload)?;
+        self.with_history(unit.job, payload)
     }
 
     /// Jobs that have ended, by state, added to those of the core.

@@ -65,6 +65,7 @@ fn chat_result(text: String) -> Result<Bytes, Refused> {
         provider: "simple".into(),
         finish: Finish::Complete,
         finish_reason: None,
+        dropped_turns: 0,
         usage: Usage::default(),
     };
     let json = serde_json::to_vec(&result).map_err(|error| Refused::Unavailable(error.to_string()))?;

@@ -84,6 +84,7 @@ impl Dispatcher {
         self.health.fail(&failure);
         // What the core decided is not stored, so nobody may see it. Workers keep what they hold and come back with it.
         self.core = Core::new(self.config.limits);
+        self.conversations_again();
         self.narrower = super::Narrower::default();
         self.streams.clear();
         self.subscribers.clear();
@@ -110,6 +111,7 @@ impl Dispatcher {
         info!(live_jobs = loaded.jobs.len(), "the store works: going on with what it has");
         self.ended_counts = loaded.ended.iter().copied().collect();
         self.core = rebuild(&self.config, self.time.now(), loaded);
+        self.conversations_again();
         self.health.stall = None;
         self.health.recovered = clock::instant();
         let at = self.moment();

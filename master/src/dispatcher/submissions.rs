@@ -143,11 +143,17 @@ impl Dispatcher {
             }
             return Err(Refused::Conflict("id_taken", format!("there is a job {id} already, with another body")));
         }
-        let dependencies = self.dependencies(&job)?;
+        let mut job = job;
+        let mut dependencies = self.dependencies(&job)?;
+        dependencies.extend(self.place_question(&mut job)?);
         let key = job.api_key.clone();
+        let turn = job.turn.map(|turn| (turn, job.payload.clone()));
         self.core.apply(at, Input::Submit { job: Box::new(job), dependencies }, &mut self.effects)?;
         if let Some(key) = key {
-            self.credentials.keep(id, key);
+            self.keep_key(id, &key);
+        }
+        if let Some((turn, payload)) = turn {
+            self.question_accepted(at, id, turn, &payload);
         }
         Ok(id)
     }

@@ -137,7 +137,8 @@ impl Dispatcher {
 
     fn task(&mut self, assignment: Assignment) -> Option<(Task, usize)> {
         let Assignment { seq, unit, attempt, kind, part, timeout_ms, failures, credential, payload, .. } = assignment;
-        let payload = match self.unit_payload(seq, kind, part, payload) {
+        let payload = self.unit_payload(seq, kind, part, payload);
+        let payload = match payload.and_then(|payload| self.with_history(unit.job, payload)) {
             Ok(payload) => payload,
             Err(error) => {
                 // Its dispatch timeout brings the unit back.
@@ -206,7 +207,7 @@ impl Dispatcher {
         if self.config.simple != SimpleWorkers::Trusted {
             return String::new();
         }
-        let key = self.credentials.get(unit.job).or(self.config.gemini_api_key.as_ref());
+        let key = self.open_key(unit.job).or_else(|| self.config.gemini_api_key.clone());
         key.map(|key| key.expose_secret().to_owned()).unwrap_or_default()
     }
 

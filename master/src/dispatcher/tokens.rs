@@ -58,6 +58,7 @@ mod tests {
             provider: "local".into(),
             finish: Finish::Complete,
             finish_reason: None,
+            dropped_turns: 0,
             usage: Usage::default(),
         };
         for index in 0..2 * MODELS_MAX {

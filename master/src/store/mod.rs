@@ -1,5 +1,6 @@
 //! What survives. One writer commits a batch at a time; readers look at what was committed.
 
+mod asides;
 mod backup;
 mod rows;
 mod sqlite;
@@ -12,10 +13,12 @@ use bytes::Bytes;
 use flota_proto::rest::JobState;
 use flota_proto::{JobId, Timestamp};
 use thiserror::Error;
+use uuid::Uuid;
 
 pub use backup::{BackupError, back_up, restore};
 pub use sqlite::SqliteStore;
 
+use crate::aside::{ConversationRow, History, MessageRow};
 use crate::core::Changes;
 use crate::core::record::{StoredJob, UnitRow, WorkerRow};
 use crate::handle::JobFilter;
@@ -100,6 +103,8 @@ pub struct Retention {
     pub age_ms: u64,
     /// The oldest ended jobs are deleted when the store is larger.
     pub bytes_max: u64,
+    /// Conversations are deleted that nobody has touched for this long.
+    pub conversations_age_ms: u64,
 }
 
 /// The one writer.
@@ -192,4 +197,46 @@ pub trait Reader: Send {
     /// # Errors
     /// [`StoreError`]
     fn idempotency(&mut self, owner: &str, key: &str) -> Result<Option<IdempotencyRow>, StoreError>;
+
+    /// All sealed keys of users.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn credentials(&mut self) -> Result<Vec<(JobId, Vec<u8>)>, StoreError>;
+
+    /// One conversation.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn conversation(&mut self, id: Uuid) -> Result<Option<ConversationRow>, StoreError>;
+
+    /// How many conversations an owner has.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn conversation_count(&mut self, owner: &str) -> Result<u64, StoreError>;
+
+    /// Conversations of `owner`, latest first, behind `before`, with `search` in their title or in a message.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn conversations(
+        &mut self,
+        owner: &str,
+        search: Option<&str>,
+        before: Option<(Timestamp, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<ConversationRow>, StoreError>;
+
+    /// Messages of a conversation from the index `from` on.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn messages(&mut self, id: Uuid, from: u32, limit: usize) -> Result<Vec<MessageRow>, StoreError>;
+
+    /// What was said in a conversation before the message `before`: as many of the latest turns as `tokens` hold.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn history(&mut self, id: Uuid, before: u32, tokens: u64) -> Result<History, StoreError>;
 }

@@ -9,17 +9,23 @@ use flota_proto::rest::JobState;
 use flota_proto::{JobId, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params, params_from_iter};
+use uuid::Uuid;
 
+use super::asides;
 use super::rows::{JOB_COLUMNS, UNIT_COLUMNS, int, state_number, stored_job, time, unit};
 use super::{IdempotencyRow, Loaded, Reader, Retention, Store, StoreError, StoredState};
+use crate::aside::{ConversationRow, History, MessageRow};
 use crate::core::Changes;
 use crate::core::record::{JobRow, StoredJob, UnitRow, WorkerRow};
 use crate::handle::JobFilter;
 
 /// What takes the schema from version n to n + 1, beginning with an empty file. What has landed is never edited: a file in
 /// the field would not learn of it.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/001_first.sql"), include_str!("migrations/002_ended_counts.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/001_first.sql"),
+    include_str!("migrations/002_ended_counts.sql"),
+    include_str!("migrations/003_ai.sql"),
+];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Marks the file as ours: "Flot".
@@ -30,6 +36,8 @@ const INLINE_PAYLOAD_BYTES_MAX: usize = 512;
 const PRUNE_SLICE: i64 = 500;
 /// Units deleted at once.
 const PRUNE_UNITS: usize = 2_000;
+/// Conversations deleted at once.
+const PRUNE_CONVERSATIONS: i64 = 20;
 /// How long idempotency keys are kept.
 const IDEMPOTENCY_MS: u64 = 86_400_000;
 /// How long workers are remembered that have fallen silent, and of which nobody wants anything.
@@ -99,6 +107,9 @@ impl SqliteStore {
         }
         for worker in &changes.workers {
             write_worker(&transaction, worker)?;
+        }
+        for aside in &changes.asides {
+            asides::write(&transaction, aside)?;
         }
         for key in keys {
             transaction
@@ -431,6 +442,8 @@ impl Store for SqliteStore {
             }
         }
         deleted += prune_others(&transaction, now)?;
+        let untouched = Timestamp(now.0.saturating_sub(retention.conversations_age_ms));
+        deleted += asides::prune(&transaction, untouched, PRUNE_CONVERSATIONS)?;
         transaction.commit()?;
         Ok(deleted > 0)
     }
@@ -546,5 +559,35 @@ impl Reader for SqliteReader {
             answer,
             created_at: Timestamp(u64::try_from(created).unwrap_or(0)),
         }))
+    }
+
+    fn credentials(&mut self) -> Result<Vec<(JobId, Vec<u8>)>, StoreError> {
+        asides::credentials(&self.db)
+    }
+
+    fn conversation(&mut self, id: Uuid) -> Result<Option<ConversationRow>, StoreError> {
+        asides::conversation(&self.db, id)
+    }
+
+    fn conversation_count(&mut self, owner: &str) -> Result<u64, StoreError> {
+        asides::conversation_count(&self.db, owner)
+    }
+
+    fn conversations(
+        &mut self,
+        owner: &str,
+        search: Option<&str>,
+        before: Option<(Timestamp, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<ConversationRow>, StoreError> {
+        asides::conversations(&self.db, owner, search, before, limit)
+    }
+
+    fn messages(&mut self, id: Uuid, from: u32, limit: usize) -> Result<Vec<MessageRow>, StoreError> {
+        asides::messages(&self.db, id, from, limit)
+    }
+
+    fn history(&mut self, id: Uuid, before: u32, tokens: u64) -> Result<History, StoreError> {
+        asides::history(&self.db, id, before, tokens)
     }
 }

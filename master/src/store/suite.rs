@@ -42,6 +42,8 @@ fn new_job(kind: Kind, work: Work, payload: &str) -> NewJob {
         cache: true,
         owner: "ann".into(),
         api_key: None,
+        conversation: None,
+        turn: None,
     }
 }
 
@@ -95,7 +97,7 @@ fn an_ended_job_is_not_loaded_and_is_deleted_in_time() {
         assert_eq!(store.load().unwrap().jobs.len(), 0);
         assert_eq!(store.own_reader().job(id).unwrap().unwrap().row.state, JobState::Cancelled);
 
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
         while store.prune(NOW.after_ms(500), retention).unwrap() {}
         assert!(store.own_reader().job(id).unwrap().is_some());
         for _ in 0..3 {
@@ -121,7 +123,7 @@ fn what_is_old_is_deleted_whatever_stands_before_it() {
         let units = |from: u32| UnitRow { index: from, ..unit(1_201) };
         let rows = Changes { units: (0..5_000).map(units).collect(), ..Changes::default() };
         store.commit(&rows, &[]).unwrap();
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
         let mut slices = 0;
         while store.prune(NOW.after_ms(2_000), retention).unwrap() {
             slices += 1;
@@ -164,7 +166,7 @@ fn workers_that_fell_silent_are_forgotten_and_others_are_not() {
         };
         let workers = vec![worker("gone", true, false), worker("drained", true, true), worker("there", false, false)];
         store.commit(&Changes { workers, ..Changes::default() }, &[]).unwrap();
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
         store.prune(NOW.after_ms(8 * 86_400_000), retention).unwrap();
         let known: Vec<String> = store.load().unwrap().workers.iter().map(|row| row.id.to_string()).collect();
         assert_eq!(known, ["drained", "there"]);
@@ -205,7 +207,7 @@ fn an_idempotency_key_keeps_its_answer() {
         store.commit(&Core::new(Limits::default()).take_changes(), std::slice::from_ref(&row)).unwrap();
         assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), Some(row));
         assert_eq!(store.own_reader().idempotency("bob", "k").unwrap(), None);
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX };
+        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
         store.prune(NOW.after_ms(86_400_001), retention).unwrap();
         assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), None);
     });
@@ -263,7 +265,7 @@ fn ended_jobs_are_counted_as_they_end_start_again_and_go() {
         store.commit(&core.take_changes(), &[]).unwrap();
         assert_eq!(ended(store), counts(2));
 
-        let retention = Retention { age_ms: 0, bytes_max: u64::MAX };
+        let retention = Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
         while store.prune(NOW.after_ms(2000), retention).unwrap() {}
         assert_eq!(ended(store), counts(0));
     });

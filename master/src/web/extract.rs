@@ -25,6 +25,7 @@ const DRAINED_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const OWNER_BYTES_MAX: usize = 128;
 const API_KEY_BYTES_MAX: usize = 1024;
+const SECRET_BYTES_MAX: usize = 128;
 
 /// The whole body.
 pub struct Body(pub Bytes);
@@ -121,7 +122,8 @@ impl<S: Send + Sync> FromRequestParts<S> for WorkerPath {
     }
 }
 
-async fn path_id<T, S>(parts: &mut Parts, state: &S) -> Result<T, Failure>
+/// The id that the path names.
+pub async fn path_id<T, S>(parts: &mut Parts, state: &S) -> Result<T, Failure>
 where
     T: FromStr<Err: Display>,
     S: Send + Sync,
@@ -206,6 +208,8 @@ pub struct Caller {
     pub principal: Principal,
     /// For the provider of an AI.
     pub api_key: Option<SecretString>,
+    /// Opens a conversation of somebody else's.
+    pub conversation_secret: Option<SecretString>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -213,12 +217,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         let owner = header_text(&parts.headers, "X-Flota-Owner", OWNER_BYTES_MAX)?;
-        let api_key = header_text(&parts.headers, "X-Flota-Api-Key", API_KEY_BYTES_MAX)?;
+        let api_key = header_text(&parts.headers, "X-Flota-Api-Key", API_KEY_BYTES_MAX)?.map(api_key).transpose();
+        let api_key = api_key.map_err(|wrong| Failure::bad_request("bad_header", wrong.to_string()).at(&wrong.path))?;
+        let secret = header_text(&parts.headers, "X-Flota-Conversation-Secret", SECRET_BYTES_MAX)?;
         Ok(Self {
             principal: owner.map_or_else(Principal::local, |owner| Principal { owner: owner.to_owned() }),
-            api_key: api_key.map(SecretString::from),
+            api_key,
+            conversation_secret: secret.map(SecretString::from),
         })
     }
+}
+
+/// A key as a person pastes it: what surrounds it does not count. The error never shows it.
+pub fn api_key(text: &str) -> Result<SecretString, kinds::FieldError> {
+    let key = text.trim();
+    if key.len() <= API_KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(SecretString::from(key.to_owned()));
+    }
+    let message =
+        format!("must be at most {API_KEY_BYTES_MAX} printable ASCII characters without spaces and line breaks");
+    Err(kinds::FieldError::new("X-Flota-Api-Key", message))
 }
 
 /// A header's text; an empty one is none. The error never shows the value.

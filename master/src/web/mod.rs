@@ -2,6 +2,7 @@
 //! requests into calls of the [`Handle`] and answers into JSON; decides nothing itself.
 
 mod batch;
+mod conversations;
 mod events;
 mod extract;
 mod fleet;

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{App, batch, events, fleet, jobs, submit};
+use super::{App, batch, conversations, events, fleet, jobs, submit};
 
 const SCHEME: &str = "token";
 
@@ -18,11 +18,12 @@ const SCHEME: &str = "token";
                        problem documents.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    tags((name = "jobs"), (name = "fleet")),
+    tags((name = "jobs"), (name = "fleet"), (name = "conversations")),
     components(schemas(
         flota_proto::kinds::HashPayload, flota_proto::kinds::HashResult,
         flota_proto::kinds::SearchPayload, flota_proto::kinds::SearchResult,
         flota_proto::kinds::ChatPayload, flota_proto::kinds::ChatResult,
+        flota_proto::kinds::PartialChat,
         flota_proto::kinds::EmbedPayload, flota_proto::kinds::EmbedResult,
         flota_proto::kinds::EchoPayload, flota_proto::kinds::EchoResult,
     ))
@@ -44,7 +45,11 @@ pub fn routes(version: &str) -> (axum::Router<std::sync::Arc<App>>, OpenApi) {
         .routes(routes!(fleet::drain))
         .routes(routes!(fleet::pause))
         .routes(routes!(fleet::resume))
-        .routes(routes!(fleet::fleet));
+        .routes(routes!(fleet::fleet))
+        .routes(routes!(conversations::create, conversations::list))
+        .routes(routes!(conversations::get, conversations::rename, conversations::delete))
+        .routes(routes!(conversations::messages, conversations::truncate))
+        .routes(routes!(conversations::export));
     let document = <Document as utoipa::OpenApi>::openapi();
     let (router, mut document) = OpenApiRouter::with_openapi(document).nest("/api/v1", api).split_for_parts();
     document.info.version = version.to_owned();

@@ -49,10 +49,11 @@ fn cors(app: &App) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let own = ["idempotency-key", "last-event-id", "x-flota-owner", "x-flota-api-key"].map(HeaderName::from_static);
+    let own = ["idempotency-key", "last-event-id", "x-flota-owner", "x-flota-api-key", "x-flota-conversation-secret"]
+        .map(HeaderName::from_static);
     let cors = CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH])
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers(own.into_iter().chain([header::AUTHORIZATION, header::CONTENT_TYPE]).collect::<Vec<_>>())
         // The stock Socket.IO client polls with credentials where the page asks it to.
         .allow_credentials(true)

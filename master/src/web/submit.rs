@@ -28,7 +28,8 @@ const KEY_BYTES_MAX: usize = 255;
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "At most 255 bytes, kept 24 h"),
         ("X-Flota-Owner" = Option<String>, Header, description = "Who submits; `local` without it"),
-        ("X-Flota-Api-Key" = Option<String>, Header, description = "The user's own key for the AI provider; never stored"),
+        ("X-Flota-Api-Key" = Option<String>, Header, description = "The user's own key for the AI provider; kept sealed until the job ends"),
+        ("X-Flota-Conversation-Secret" = Option<String>, Header, description = "Opens a conversation of somebody else's"),
     ),
     responses(
         (status = 201, description = "Accepted", body = rest::Job, headers(("Location" = String))),
@@ -48,6 +49,7 @@ pub async fn submit(
     let key = idempotency(&headers, &caller, "/api/v1/jobs", &body)?;
     let job = extract::json_object::<SubmitJob>(&body)?;
     let job = NewJob::from_submit(job, &caller.principal, caller.api_key).map_err(|e| Failure::invalid(&e))?;
+    let job = job.with_conversation_secret(caller.conversation_secret);
     let answers = app.handle.submit(caller.principal, vec![job], key).await?;
     let Some(answer) = answers.into_iter().next() else {
         return Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the job was not answered"));
@@ -61,7 +63,8 @@ pub async fn submit(
 pub fn job_from(json: &str, caller: &Caller) -> Result<NewJob, FieldError> {
     flota_proto::kinds::object("", json)?;
     let job: SubmitJob = flota_proto::kinds::parse("", json)?;
-    NewJob::from_submit(job, &caller.principal, caller.api_key.clone())
+    let job = NewJob::from_submit(job, &caller.principal, caller.api_key.clone())?;
+    Ok(job.with_conversation_secret(caller.conversation_secret.clone()))
 }
 
 /// The request's key, with the digest that tells whether it comes with the same body again.

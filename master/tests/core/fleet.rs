@@ -124,6 +124,8 @@ pub fn job(kind: Kind, work: Work) -> NewJob {
         cache: false,
         owner: "ann".into(),
         api_key: None,
+        conversation: None,
+        turn: None,
     }
 }
 

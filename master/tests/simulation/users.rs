@@ -128,6 +128,8 @@ impl World {
             cache: false,
             owner: format!("o{}", self.rng.random_range(0..3)),
             api_key: None,
+            conversation: None,
+            turn: None,
         };
         let dependencies = dependency.map(|id| Dependency { id, ended: None }).into_iter().collect();
         self.note(format!("{id} {kind} is submitted"));

@@ -141,6 +141,7 @@ pub fn output(unit: UnitId, held: &Held) -> Vec<u8> {
             provider: "sim".into(),
             finish: Finish::Complete,
             finish_reason: None,
+            dropped_turns: 0,
             usage: Usage::default(),
         }),
         _ => Ok(serde_json::json!({"value": unit.job.to_string()})),

@@ -28,7 +28,7 @@ use super::{answer, logs};
 use crate::handle::Refused;
 use crate::submit::{NewJob, Principal};
 use crate::web::App;
-use crate::web::extract::Caller;
+use crate::web::extract::{self, Caller};
 use crate::web::problem::Failure;
 use crate::web::submit::job_from;
 
@@ -249,14 +249,22 @@ impl Connection {
         if asked.query.trim().is_empty() {
             return Err(Failure::invalid(&FieldError::new("query", "is empty")));
         }
-        let caller = caller(session, asked.api_key);
+        let caller = caller(session, asked.api_key, asked.conversation_secret)?;
         let chat = ChatPayload {
             messages: vec![Message { role: Role::User, content: asked.query }],
             model: asked.model.filter(|model| !model.is_empty()),
             temperature: None,
             max_output_tokens: None,
+            dropped_turns: 0,
         };
-        let job = json!({ "kind": Kind::AiChat, "payload": chat }).to_string();
+        let mut job = json!({ "kind": Kind::AiChat, "payload": chat });
+        if let Some(id) = asked.conversation_id {
+            job["conversation_id"] = json!(id);
+        }
+        if let Some(cache) = asked.cache {
+            job["cache"] = json!(cache);
+        }
+        let job = job.to_string();
         let job = job_from(&job, &caller).map_err(|error| {
             let path = error.path.strip_prefix("payload.").unwrap_or(&error.path);
             Failure::invalid(&FieldError::new(path, error.message))
@@ -265,8 +273,8 @@ impl Connection {
     }
 
     async fn job_submit(&self, session: &Session, payload: &RawValue) -> Result<Done, Failure> {
-        let (json, api_key) = split_api_key(payload)?;
-        let caller = caller(session, api_key);
+        let (json, [api_key, secret]) = split_secrets(payload)?;
+        let caller = caller(session, api_key, secret)?;
         let job = job_from(&json, &caller).map_err(|error| Failure::invalid(&error))?;
         self.submit(session, job, caller).await
     }
@@ -360,9 +368,11 @@ fn principal(session: &Session) -> Principal {
     Principal { owner: session.id.to_string() }
 }
 
-fn caller(session: &Session, api_key: Option<String>) -> Caller {
-    let api_key = api_key.filter(|key| !key.is_empty()).map(SecretString::from);
-    Caller { principal: principal(session), api_key }
+fn caller(session: &Session, api_key: Option<String>, secret: Option<String>) -> Result<Caller, Failure> {
+    let api_key = api_key.filter(|key| !key.trim().is_empty()).map(|key| extract::api_key(&key)).transpose();
+    let api_key = api_key.map_err(|wrong| Failure::invalid(&FieldError::new("apiKey", wrong.message)))?;
+    let conversation_secret = secret.filter(|secret| !secret.is_empty()).map(SecretString::from);
+    Ok(Caller { principal: principal(session), api_key, conversation_secret })
 }
 
 fn check_room(session: &Session) -> Result<(), Failure> {
@@ -378,15 +388,18 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Result<T, Failure> {
     parsed.map_err(|error| Failure::invalid(&error))
 }
 
-/// `apiKey` is beside what `POST /jobs` takes, and must never get into what is stored.
-fn split_api_key(payload: &RawValue) -> Result<(String, Option<String>), Failure> {
+/// `apiKey` and `conversationSecret` are beside what `POST /jobs` takes, and must never get into what is stored.
+fn split_secrets(payload: &RawValue) -> Result<(String, [Option<String>; 2]), Failure> {
     let mut fields: BTreeMap<String, &RawValue> = parse(payload)?;
-    let Some(key) = fields.remove("apiKey") else { return Ok((payload.get().to_owned(), None)) };
-    let key = serde_json::from_str(key.get())
-        .map_err(|_| Failure::invalid(&FieldError::new("apiKey", "is a string; leave it out for none")))?;
+    let mut take = |name: &str| match fields.remove(name) {
+        None => Ok(None),
+        Some(text) => serde_json::from_str::<Option<String>>(text.get())
+            .map_err(|_| Failure::invalid(&FieldError::new(name, "is a string; leave it out for none"))),
+    };
+    let secrets = [take("apiKey")?, take("conversationSecret")?];
     let rest = serde_json::to_string(&fields)
         .map_err(|error| Failure::bad_request("bad_json", format!("the job can't be read: {error}")))?;
-    Ok((rest, key))
+    Ok((rest, secrets))
 }
 
 fn unknown_event(name: &str) -> Failure {

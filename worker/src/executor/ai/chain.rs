@@ -113,6 +113,7 @@ async fn ask(candidate: &Candidate<'_>, task: Task<'_>, call: &mut Call) -> Resu
                 finish: answer.finish,
                 finish_reason: blocked.then_some(answer.reason),
                 usage: answer.usage,
+                dropped_turns: chat.dropped_turns,
             })
         }
         Task::Embed(embed) => serde_json::to_vec(&provider.embed(candidate.ask(), embed, call).await?),

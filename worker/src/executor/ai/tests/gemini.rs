@@ -20,6 +20,7 @@ async fn an_answer_streams_and_says_who_gave_it() {
         provider: "gemini".to_owned(),
         finish: Finish::Complete,
         finish_reason: None,
+        dropped_turns: 0,
         usage: Usage { input_tokens: 7, output_tokens: 11, thought_tokens: 13 },
     };
     assert_eq!(outcome.answer(), expected);
@@ -40,6 +41,7 @@ async fn the_request_is_what_the_api_knows_and_the_key_stands_in_its_header_only
         model: Some("models/gemini-3.5-pro".to_owned()),
         temperature: Some(0.5),
         max_output_tokens: Some(99),
+        dropped_turns: 0,
     };
     ask(&AiExecutor::new(config(&fake)), chat).await.answer();
     let seen = &fake.requests()[0];

@@ -77,7 +77,7 @@ fn local_only(fake: &FakeGemini) -> AiConfig {
 
 fn question() -> ChatPayload {
     let messages = vec![Message { role: Role::User, content: PROMPT.to_owned() }];
-    ChatPayload { messages, model: None, temperature: None, max_output_tokens: None }
+    ChatPayload { messages, model: None, temperature: None, max_output_tokens: None, dropped_turns: 0 }
 }
 
 fn unit(payload: Payload) -> Unit {
