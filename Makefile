@@ -22,7 +22,7 @@ e2e: ## only the tests with real processes (ONLY=name runs the file tests/tests/
 	@scripts/e2e.sh $(ONLY)
 
 build: ## page and program in release: target/release/flota
-	@scripts/build.sh
+	@scripts/compile.sh
 
 page: ## only the page: web/dist
 	@scripts/page.sh build

@@ -4,7 +4,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 scripts/setup.sh build page test
-scripts/build.sh
+scripts/compile.sh
 
 # On the disk that is built on: a tmpfs would make commits look free.
 work=$(mktemp -d "$ROOT/target/bench.XXXXXX")

@@ -2,7 +2,7 @@
 # clippy over the whole workspace, shellcheck over the scripts.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-shellcheck -x scripts/*.sh .ci/run
+shellcheck -x scripts/*.sh mosquitto/*.sh tests/swarm/*.sh .ci/run
 if lints_are_errors; then
   cargo clippy --locked --workspace --all-targets -- -D warnings
 else
