@@ -30,6 +30,12 @@ pub struct MasterConfig {
     pub store: PathBuf,
     /// How long ended jobs are kept, and how large the store may become.
     pub retention: Retention,
+    /// Bounds of the queue, of jobs and of results.
+    pub limits: Limits,
+    /// Browsers that are connected at once.
+    pub browsers_max: usize,
+    /// Event streams and calls that wait, open at once.
+    pub streams_max: usize,
     /// With less free space than this for the store, no new jobs are accepted.
     pub store_reserve_bytes: u64,
     /// Where the page and REST listen; port 0 picks a free one.
@@ -130,6 +136,8 @@ impl RunningMaster {
             listen: config.web_listen,
             token: config.token.clone(),
             allowed_origins: config.allowed_origins.clone(),
+            browsers_max: config.browsers_max,
+            streams_max: config.streams_max,
             version: config.version.clone(),
             tasks: tasks.clone(),
         };
@@ -151,7 +159,7 @@ impl RunningMaster {
             grpc_endpoint,
             simple: config.simple,
             gemini_api_key: config.gemini_api_key,
-            limits: Limits { simple_take_keys: config.simple == SimpleWorkers::Trusted, ..Limits::default() },
+            limits: Limits { simple_take_keys: config.simple == SimpleWorkers::Trusted, ..config.limits },
             retention: config.retention,
             store_reserve_bytes: config.store_reserve_bytes,
             sealer: config.sealer,

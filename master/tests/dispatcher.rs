@@ -14,7 +14,7 @@ use flota_master::store::{IdempotencyRow, Loaded, Reader, Retention, SqliteStore
 use flota_master::submit::{NewJob, Principal};
 use flota_proto::rest::{JobState, SubmitJob};
 use flota_proto::topics::Topics;
-use flota_proto::{JobId, Timestamp};
+use flota_proto::{JobId, Timestamp, UnitId};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -440,4 +440,49 @@ async fn with_little_space_nothing_new_is_accepted_and_what_was_goes_on() {
         }
     };
     within(accepted).await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_is_let_go_and_another_hears_everything() {
+    let master = Master::start();
+    let id = master.one().await;
+    let mut slow = within(master.handle.subscribe(id, None)).await.unwrap().live.unwrap();
+    let mut quick = within(master.handle.subscribe(id, None)).await.unwrap().live.unwrap();
+    let register = r#"{"worker_id":"w1","protocol":1,"boot_id":"b","slots":{"echo":1},"kinds":["echo"]}"#;
+    master.handle.tell(Command::Registered(serde_json::from_str(register).unwrap())).await.unwrap();
+    let hello = Hello { worker: "w1".parse().unwrap(), boot_id: "b".into(), running: Vec::new(), finished: Vec::new() };
+    let (sender, _receiver) = tokio::sync::mpsc::channel(100);
+    let (stream, _) = within(master.handle.stream_opened(hello, sender)).await.unwrap();
+    let assigned = async {
+        while master.handle.job(id, false).await.unwrap().state == JobState::Pending {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(assigned).await;
+    let unit = UnitId { job: id, index: 0 };
+    const PIECES: usize = 3_000;
+    let hear = tokio::spawn(async move {
+        let mut heard = 0;
+        while let Some(update) = quick.recv().await {
+            heard += usize::from(update.event.r#type == "delta");
+            if heard == PIECES {
+                return heard;
+            }
+        }
+        heard
+    });
+    for _ in 0..PIECES {
+        let deltas = vec![(unit, 1, "text".to_owned())];
+        let report = flota_master::handle::Report { deltas, ..Default::default() };
+        master.handle.tell(Command::Report { stream, report }).await.unwrap();
+        // As fast as the quick one reads: it would be let go too, and would come again after the last it saw.
+        tokio::task::yield_now().await;
+        within(master.handle.queue_position(id)).await.unwrap();
+    }
+    assert_eq!(within(hear).await.unwrap(), PIECES);
+    let mut heard = 0;
+    while within(slow.recv()).await.is_some() {
+        heard += 1;
+    }
+    assert!(heard <= 1_100, "what waits for a slow one is bounded, and its channel is closed: {heard}");
 }

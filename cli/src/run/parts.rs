@@ -10,6 +10,7 @@ use flota_common::config::{
     Broker as BrokerSetting, DataDirError, Listen, MadeWorkerId, RandomxMode, Settings, SimpleWorkers,
 };
 use flota_master::MasterConfig;
+use flota_master::core::Limits;
 use flota_master::dispatcher::SimpleWorkers as Simple;
 use flota_master::mqtt::broker::{Broker, BrokerConfig};
 use flota_master::seal::Sealer;
@@ -75,6 +76,16 @@ pub fn master_config(
             conversations_age_ms: milliseconds(settings.conversation_age),
             bytes_max: settings.retention_size.unwrap_or(u64::MAX),
         },
+        limits: Limits {
+            live_jobs_max: settings.jobs_max,
+            owner_jobs_max: settings.owner_jobs_max as u64,
+            payload_bytes_max: settings.payload_max,
+            result_bytes_max: settings.result_max,
+            event_bytes_max: settings.event_log_max,
+            ..Limits::default()
+        },
+        browsers_max: settings.browsers_max,
+        streams_max: settings.streams_max,
         store_reserve_bytes: settings.store_reserve.unwrap_or(0),
         web_listen: web,
         token: settings.token.clone(),

@@ -122,6 +122,55 @@ pub const KEYS: &[Key] = &[
         "a number with B, KiB, MiB, GiB or TiB, such as 64MiB, or off"
     ),
     key!(
+        "jobs_max",
+        Master,
+        One,
+        "5000000",
+        "How many jobs may wait and run at once; more are refused with 429",
+        "a whole number from 1 to 50000000"
+    ),
+    key!("owner_jobs_max", Master, One, "5000000", "The same for one owner", "a whole number from 1 to 50000000"),
+    key!(
+        "payload_max",
+        Master,
+        One,
+        "32MiB",
+        "The largest payload of a job",
+        "a number with KiB or MiB, from 1KiB to 32MiB"
+    ),
+    key!(
+        "result_max",
+        Master,
+        One,
+        "64MiB",
+        "The largest result of a job; one that is larger fails",
+        "a number with KiB or MiB, from 1KiB to 512MiB"
+    ),
+    key!(
+        "event_log_max",
+        Master,
+        One,
+        "1MiB",
+        "How much text and progress of a running job is kept for those who come to watch it later",
+        "a number with KiB or MiB, from 1KiB to 64MiB"
+    ),
+    key!(
+        "browsers_max",
+        Master,
+        One,
+        "10000",
+        "Browsers and other Socket.IO clients that are connected at once; more are refused with 503",
+        "a whole number from 1 to 1000000"
+    ),
+    key!(
+        "streams_max",
+        Master,
+        One,
+        "10000",
+        "Event streams and waiting calls that are open at once; more are refused with 503",
+        "a whole number from 1 to 1000000"
+    ),
+    key!(
         "simple_workers",
         Master,
         One,

@@ -126,6 +126,16 @@ pub struct Settings {
     pub retention_size: Option<u64>,
     /// In bytes; `None`: the disk may be filled.
     pub store_reserve: Option<u64>,
+    pub jobs_max: usize,
+    pub owner_jobs_max: usize,
+    /// In bytes.
+    pub payload_max: usize,
+    /// In bytes.
+    pub result_max: usize,
+    /// In bytes.
+    pub event_log_max: usize,
+    pub browsers_max: usize,
+    pub streams_max: usize,
     pub simple_workers: SimpleWorkers,
     pub seal_key: Option<SecretString>,
     pub conversation_tokens: u64,

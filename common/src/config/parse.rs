@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -94,6 +95,16 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Parsed<Option<u64>> {
     let number: u64 = text[..digits].parse().ok()?;
     let (_, factor) = units.iter().find(|(unit, _)| *unit == text[digits..].trim_start())?;
     number.checked_mul(*factor).filter(|n| *n > 0).map(Some)
+}
+
+/// A number of bytes with a unit, within `range`.
+pub fn bytes(range: RangeInclusive<usize>) -> impl Fn(&str) -> Parsed<usize> {
+    move |text| size(text)??.try_into().ok().filter(|bytes| range.contains(bytes))
+}
+
+/// A whole number within `range`.
+pub fn number(range: RangeInclusive<usize>) -> impl Fn(&str) -> Parsed<usize> {
+    move |text| text.parse().ok().filter(|number| range.contains(number))
 }
 
 pub fn simple_workers(text: &str) -> Parsed<SimpleWorkers> {

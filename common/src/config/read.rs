@@ -42,6 +42,13 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let store_reserve = r.required("store_reserve", parse::size);
     let conversation_tokens = r.required("conversation_tokens", parse::whole(100..=1_000_000));
     let conversation_age = r.required("conversation_age", parse::age);
+    let jobs_max = r.required("jobs_max", parse::number(1..=50_000_000));
+    let owner_jobs_max = r.required("owner_jobs_max", parse::number(1..=50_000_000));
+    let payload_max = r.required("payload_max", parse::bytes(1 << 10..=32 << 20));
+    let result_max = r.required("result_max", parse::bytes(1 << 10..=512 << 20));
+    let event_log_max = r.required("event_log_max", parse::bytes(1 << 10..=64 << 20));
+    let browsers_max = r.required("browsers_max", parse::number(1..=1_000_000));
+    let streams_max = r.required("streams_max", parse::number(1..=1_000_000));
     let simple_workers = r.required("simple_workers", parse::simple_workers);
     let worker_slots = r.classes("worker_slots");
     let worker_prefetch = r.classes("worker_prefetch");
@@ -73,6 +80,13 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         retention_age: retention_age?,
         retention_size: retention_size?,
         store_reserve: store_reserve?,
+        jobs_max: jobs_max?,
+        owner_jobs_max: owner_jobs_max?,
+        payload_max: payload_max?,
+        result_max: result_max?,
+        event_log_max: event_log_max?,
+        browsers_max: browsers_max?,
+        streams_max: streams_max?,
         simple_workers: simple_workers?,
         seal_key: r.secret("seal_key", parse::seal_key),
         conversation_tokens: conversation_tokens?,

@@ -17,10 +17,13 @@ impl Core {
         self.audit_holds()?;
         self.audit_queue()?;
         let mut counts = BTreeMap::new();
+        let mut owners = std::collections::HashMap::new();
         for job in self.jobs.values().filter(|job| !job.state.ended()) {
+            *owners.entry(job.spec.owner.clone()).or_insert(0_u64) += 1;
             *counts.entry(job.state).or_insert(0_u64) += 1;
         }
         let kept: BTreeMap<_, _> = self.counts.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (*s, *n)).collect();
+        same("counts by owner", &self.owners, &owners)?;
         same("counts by state", &kept, &counts)
     }
 

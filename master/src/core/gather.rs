@@ -93,6 +93,16 @@ impl Gather {
         }
     }
 
+    /// About how large the result is so far; of hashes nothing, as the payload bounds them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Single | Self::Hashes { .. } => 0,
+            // A find is a nonce of up to ten digits and 64 digits of hash; a range two such numbers.
+            Self::Search { found, covered, .. } => found.len() * 100 + covered.len() * 24,
+        }
+    }
+
     /// The job's result, JSON; of what is there so far where the job did not complete. `None` where that is nothing.
     #[must_use]
     pub fn result(&self) -> Option<Bytes> {

@@ -253,8 +253,6 @@ const RING_MAX: usize = 8192;
 pub const EVENTS_SKIPPED_AT_RESTART: u64 = 1_000_000;
 /// Events told without being stored.
 const EVENTS_AHEAD_MAX: u64 = EVENTS_SKIPPED_AT_RESTART / 2;
-/// How much text of it.
-const RING_BYTES_MAX: usize = 1024 * 1024;
 
 impl Event {
     fn text_bytes(&self) -> usize {
@@ -337,8 +335,8 @@ impl Job {
         }
     }
 
-    /// Adds an event to the log or the ring and returns it.
-    pub fn record(&mut self, at: Timestamp, attempt: u64, what: What) -> Event {
+    /// Adds an event to the log or the ring, which holds at most about `ring_bytes_max`, and returns it.
+    pub fn record(&mut self, at: Timestamp, attempt: u64, what: What, ring_bytes_max: usize) -> Event {
         let event = Event { seq: self.next_event, attempt, at, what };
         self.next_event += 1;
         match event.what {
@@ -351,7 +349,7 @@ impl Job {
             What::Progress { .. } | What::Delta { .. } => {
                 self.ring_bytes += event.text_bytes();
                 self.ring.push_back(event.clone());
-                while self.ring.len() > RING_MAX || (self.ring_bytes > RING_BYTES_MAX && self.ring.len() > 1) {
+                while self.ring.len() > RING_MAX || (self.ring_bytes > ring_bytes_max && self.ring.len() > 1) {
                     let oldest = self.ring.pop_front();
                     self.ring_bytes -= oldest.as_ref().map_or(0, Event::text_bytes);
                 }

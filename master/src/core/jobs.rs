@@ -29,7 +29,12 @@ impl Core {
         dependencies: &[Dependency],
         out: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
-        self.check_room(1)?;
+        self.check_room(&new.owner, 1)?;
+        if new.payload.len() > self.limits.payload_bytes_max {
+            let most = self.limits.payload_bytes_max;
+            let message = format!("has {} bytes, at most {most} are taken (FLOTA_PAYLOAD_MAX)", new.payload.len());
+            return Err(flota_proto::kinds::FieldError::new("payload", message).into());
+        }
         if self.by_id.contains_key(&new.id) {
             return Err(Refused::Conflict("id_taken", format!("there is a job {} already", new.id)));
         }
@@ -41,6 +46,7 @@ impl Core {
         self.by_id.insert(id, seq);
         self.jobs.insert(seq, job);
         *self.counts.entry(JobState::Blocked).or_default() += 1;
+        self.owner_has_more(seq);
         if let Some(deadline) = deadline {
             self.timers.insert((deadline, Timer::Deadline(seq)));
         }
@@ -216,6 +222,7 @@ impl Core {
         if self.by_id.contains_key(&id) {
             return Err(Refused::Conflict("job_not_ended", format!("job {id} is being ended: try again")));
         }
+        self.check_room(&stored.head.owner, 1)?;
         let seq = self.restore_job(at.now, stored);
         let Some(job) = self.jobs.get_mut(&seq) else { return Ok(()) };
         job.state = JobState::Blocked;
@@ -238,6 +245,7 @@ impl Core {
             self.timers.insert((deadline, Timer::Deadline(seq)));
         }
         *self.counts.entry(JobState::Blocked).or_default() += 1;
+        self.owner_has_more(seq);
         self.mark(seq);
         self.open_for_work(at, seq, out);
         Ok(())
@@ -300,6 +308,8 @@ impl Core {
         for entry in waiting_entries(job) {
             self.queue.remove(shape, priority, &owner, entry);
         }
+        self.owner_has_less(&owner);
+        let Some(job) = self.jobs.get(&seq) else { return None };
         let open: Vec<u32> = job
             .units
             .iter()
@@ -405,7 +415,7 @@ impl Core {
         if !state.ended() {
             *self.counts.entry(state).or_default() += 1;
         }
-        let event = job.record(at.now, attempt, What::State { state, worker, error });
+        let event = job.record(at.now, attempt, What::State { state, worker, error }, self.limits.event_bytes_max);
         out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: state.ended() });
         // That a worker has begun is no reason to write the row again: its lease stands there already.
         if state != JobState::Computing || job.events_run_ahead() {

@@ -225,6 +225,14 @@ enum Timer {
 pub struct Limits {
     /// Jobs that have not ended.
     pub live_jobs_max: usize,
+    /// The same, of one owner.
+    pub owner_jobs_max: u64,
+    /// The largest payload of a job.
+    pub payload_bytes_max: usize,
+    /// The largest result of a job.
+    pub result_bytes_max: usize,
+    /// How much text and progress is kept for those who watch a job.
+    pub event_bytes_max: usize,
     /// How long a lease lasts.
     pub lease_ms: u64,
     /// How long a published unit may wait for its acceptance.
@@ -240,6 +248,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             live_jobs_max: 5_000_000,
+            owner_jobs_max: 5_000_000,
+            payload_bytes_max: flota_proto::BODY_BYTES_MAX,
+            result_bytes_max: 64 * 1024 * 1024,
+            event_bytes_max: 1024 * 1024,
             lease_ms: flota_proto::LEASE_MS,
             dispatch_timeout_ms: flota_proto::DISPATCH_TIMEOUT_MS,
             simple_take_keys: false,
@@ -266,6 +278,8 @@ pub struct Core {
     waiting: BTreeMap<flota_proto::Class, BTreeSet<(Seq, u32)>>,
     timers: BTreeSet<(Timestamp, Timer)>,
     counts: BTreeMap<JobState, u64>,
+    /// Jobs that have not ended, by owner.
+    owners: HashMap<Arc<str>, u64>,
     names: BTreeSet<Arc<str>>,
     /// There is more to assign at once.
     more: bool,
@@ -379,18 +393,40 @@ impl Core {
         }
     }
 
-    /// Whether so many more jobs may be accepted.
+    /// Whether `owner` may have so many more jobs accepted.
     ///
     /// # Errors
-    /// [`Refused::Busy`] when the queue would be too long.
-    pub fn check_room(&self, count: usize) -> Result<(), Refused> {
-        if self.jobs.len() + count <= self.limits.live_jobs_max {
-            return Ok(());
+    /// [`Refused::Busy`] when the queue, or the owner's part of it, would be too long.
+    pub fn check_room(&self, owner: &str, count: usize) -> Result<(), Refused> {
+        let busy = |detail| Err(Refused::Busy { detail, retry_after_seconds: 5 });
+        if self.jobs.len().saturating_add(count) > self.limits.live_jobs_max {
+            let most = self.limits.live_jobs_max;
+            return busy(format!(
+                "the queue is full: {} of {most} jobs have not ended (FLOTA_JOBS_MAX)",
+                self.jobs.len()
+            ));
         }
-        Err(Refused::Busy {
-            detail: format!("the queue is full: {} jobs have not ended", self.jobs.len()),
-            retry_after_seconds: 5,
-        })
+        let (live, most) = (self.owners.get(owner).copied().unwrap_or(0), self.limits.owner_jobs_max);
+        if live.saturating_add(count as u64) > most {
+            let text = "of this owner have not ended (FLOTA_OWNER_JOBS_MAX)";
+            return busy(format!("{live} of {most} jobs {text}"));
+        }
+        Ok(())
+    }
+
+    fn owner_has_more(&mut self, seq: Seq) {
+        if let Some(job) = self.jobs.get(&seq) {
+            *self.owners.entry(job.spec.owner.clone()).or_default() += 1;
+        }
+    }
+
+    fn owner_has_less(&mut self, owner: &Arc<str>) {
+        if let Some(live) = self.owners.get_mut(owner) {
+            *live = live.saturating_sub(1);
+            if *live == 0 {
+                self.owners.remove(owner);
+            }
+        }
     }
 
     fn tick(&mut self, at: Moment, out: &mut Vec<Effect>) {

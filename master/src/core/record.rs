@@ -524,6 +524,7 @@ impl Core {
     fn restore_place(&mut self, seq: Seq) {
         let Some(job) = self.jobs.get(&seq) else { return };
         *self.counts.entry(job.state).or_default() += 1;
+        *self.owners.entry(job.spec.owner.clone()).or_default() += 1;
         if let Some(deadline) = job.spec.deadline {
             self.timers.insert((deadline, Timer::Deadline(seq)));
         }

@@ -144,7 +144,7 @@ impl Core {
             // A new attempt begins its text anew.
             job.clear_ring();
         }
-        let event = job.record(at.now, attempt, What::Delta { text });
+        let event = job.record(at.now, attempt, What::Delta { text }, self.limits.event_bytes_max);
         out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: false });
         if job.events_run_ahead() {
             self.mark(seq);

@@ -154,6 +154,9 @@ impl Core {
             unit.dirty = true;
         }
         if single {
+            if output.len() > self.limits.result_bytes_max {
+                return self.end_too_large(at, seq, out);
+            }
             job.result = Some(output);
             return self.end(at, seq, JobState::Completed, None, out);
         }
@@ -162,12 +165,23 @@ impl Core {
             job.failures = job.failures.max(unit.failures);
             self.unit_rows.push(record::unit_row(job, &mut unit, &self.fleet, Some(output)));
         }
+        if job.gather.bytes() > self.limits.result_bytes_max {
+            return self.end_too_large(at, seq, out);
+        }
         if satisfied || (job.units.is_empty() && job.uncut() == 0) {
             return self.end(at, seq, JobState::Completed, None, out);
         }
         self.mark(seq);
         self.tell_progress(at, seq, 0, "", out);
         self.refresh(at, seq, 0, None, None, out);
+    }
+
+    /// More than may be kept: another try would give the same.
+    fn end_too_large(&mut self, at: Moment, seq: Seq, out: &mut Vec<Effect>) {
+        let most = self.limits.result_bytes_max;
+        let message = format!("its result is larger than the {most} bytes that are kept (FLOTA_RESULT_MAX)");
+        let error = JobError { code: "result_too_large".into(), message };
+        self.end(at, seq, JobState::Failed, Some(error), out);
     }
 
     /// The current attempt came to nothing: the unit waits, goes back to the queue, or fails with its job.
@@ -336,7 +350,7 @@ impl Core {
             units_done: job.units_done,
             note: note.to_owned(),
         };
-        let event = job.record(at.now, attempt, what);
+        let event = job.record(at.now, attempt, what, self.limits.event_bytes_max);
         out.push(Effect::Event { job: job.spec.id, kind: job.spec.kind, event, last: false });
         if job.events_run_ahead() {
             self.mark(seq);

@@ -80,7 +80,7 @@ impl Dispatcher {
                 Err(refused) => return drop(reply.send(Err(refused))),
             }
         }
-        if let Err(refused) = self.core.check_room(jobs.len()) {
+        if let Err(refused) = self.core.check_room(jobs.first().map_or("", |job| &job.owner), jobs.len()) {
             let _ = reply.send(Err(refused));
             return;
         }

@@ -36,6 +36,7 @@ const RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(50);
         (status = 200, description = "`id: seq`, `event: type`, `data: JobEvent`", body = rest::JobEvent, content_type = "text/event-stream"),
         (status = 204, description = "Nothing more will come"),
         (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many streams are open", body = rest::Problem, content_type = "application/problem+json", headers(("Retry-After" = u32))),
     )
 )]
 pub async fn events(
@@ -46,14 +47,15 @@ pub async fn events(
 ) -> Result<Response, Failure> {
     params.finish()?;
     let after = last_event_id(&headers)?;
+    let place = app.stream_place()?;
     let subscription = app.handle.subscribe(job, after).await?;
     if after.is_some() && subscription.live.is_none() && subscription.backlog.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let reader = Reader::new(app.handle.clone(), job, after, subscription);
-    let events = stream::unfold(reader, |mut reader| async {
+    let events = stream::unfold((reader, place), |(mut reader, place)| async {
         let event = reader.next().await?;
-        Some((Ok::<_, Infallible>(sse(&event)), reader))
+        Some((Ok::<_, Infallible>(sse(&event)), (reader, place)))
     });
     let events = events.take_until(app.stop.clone().cancelled_owned());
     // A proxy that gathers what it passes on would hold events back.

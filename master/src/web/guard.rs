@@ -126,6 +126,19 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
     next.run(request).await
 }
 
+/// Turns browsers away that there is no room for, before they have cost anything. Those connected name their `sid`.
+pub async fn check_room(State(app): State<Arc<super::App>>, request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let new = matches!(uri.path(), "/socket.io" | "/socket.io/")
+        && !uri.query().unwrap_or_default().split('&').any(|pair| pair.starts_with("sid="));
+    if new && !app.sessions.has_room() {
+        let detail = "too many browsers are connected (FLOTA_BROWSERS_MAX)";
+        let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_browsers", detail);
+        return failure.retry_after(5).into_response();
+    }
+    next.run(request).await
+}
+
 fn is_guarded(path: &str) -> bool {
     path == "/api" || path.starts_with("/api/") || path == "/metrics"
 }

@@ -89,6 +89,7 @@ fn split_label(text: &str) -> Result<(String, String), Failure> {
     responses(
         (status = 200, body = rest::Job),
         (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many calls wait", body = rest::Problem, content_type = "application/problem+json", headers(("Retry-After" = u32))),
     )
 )]
 pub async fn get(
@@ -102,6 +103,7 @@ pub async fn get(
     if wait_ms == 0 || job.state.ended() {
         return Ok(Json(job));
     }
+    let _place = app.stream_place()?;
     tokio::select! {
         waited = tokio::time::timeout(Duration::from_millis(wait_ms), app.handle.wait(id)) => match waited {
             // The payload is known already: reading it again would only make the answer later.

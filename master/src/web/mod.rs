@@ -28,6 +28,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +47,10 @@ pub struct WebConfig {
     pub token: Option<SecretString>,
     /// Pages of other origins that may use the API, as `https://host[:port]`.
     pub allowed_origins: Vec<String>,
+    /// Browsers, and other clients of Socket.IO, that are connected at once.
+    pub browsers_max: usize,
+    /// Event streams and calls that wait, open at once.
+    pub streams_max: usize,
     /// Of the program.
     pub version: String,
     /// Where the tasks of the web side are counted, so that the stop can wait for them.
@@ -86,8 +91,24 @@ struct App {
     logs: LogHub,
     metrics: metrics::Metrics,
     sessions: socket::Sessions,
+    streams: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl App {
+    /// A place among the event streams and the calls that wait, held until it is dropped.
+    ///
+    /// # Errors
+    /// 503 when all are taken.
+    fn stream_place(&self) -> Result<OwnedSemaphorePermit, problem::Failure> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let detail = "too many event streams and waiting calls are open (FLOTA_STREAMS_MAX)";
+            let failure =
+                problem::Failure::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail);
+            failure.retry_after(5)
+        })
+    }
 }
 
 /// Starts to serve and answers with the address, whose port is the real one. Ends when `stop` is cancelled.
@@ -113,7 +134,8 @@ pub async fn start(
         guard,
         logs,
         metrics: metrics::Metrics::new(prometheus, config.version),
-        sessions: socket::Sessions::default(),
+        sessions: socket::Sessions::new(config.browsers_max),
+        streams: Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS))),
         stop: stop.clone(),
         tasks: config.tasks.clone(),
     });

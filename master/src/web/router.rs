@@ -31,6 +31,7 @@ pub fn build(app: &Arc<App>, socket: SocketIoLayer) -> Router {
         .fallback(page::page)
         .method_not_allowed_fallback(page::not_allowed)
         .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check_room))
         .layer(middleware::from_fn_with_state(app.guard.clone(), guard::check))
         .layer(CatchPanicLayer::custom(problem::of_panic))
         .layer(middleware::map_response(guard::harden));

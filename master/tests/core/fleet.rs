@@ -20,7 +20,11 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn new() -> Self {
-        Self { core: Core::new(Limits::default()), now: Timestamp(1_000_000), streams: 0 }
+        Self::with(Limits::default())
+    }
+
+    pub fn with(limits: Limits) -> Self {
+        Self { core: Core::new(limits), now: Timestamp(1_000_000), streams: 0 }
     }
 
     pub fn handle(&mut self, input: Input) -> Result<Vec<Effect>, Refused> {

@@ -35,6 +35,8 @@ pub fn config() -> WebConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         token: None,
         allowed_origins: Vec::new(),
+        browsers_max: 1000,
+        streams_max: 1000,
         version: "1.2.3".into(),
         tasks: TaskTracker::new(),
     }

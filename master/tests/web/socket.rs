@@ -395,3 +395,22 @@ async fn polling_works_as_well_and_takes_the_header() {
     .unwrap();
     assert!(text.find("session-id") < text.find("session-secret"), "{text}");
 }
+
+#[tokio::test]
+async fn more_browsers_than_there_is_room_for_are_told_when_to_come_again() {
+    let server = Server::with(flota_master::web::WebConfig { browsers_max: 1, ..config() }).await.unwrap();
+    let mut first = Socket::connect(&server).await;
+    let refused = server.get("/socket.io/?EIO=4&transport=polling").send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "5");
+    crate::server::problem(refused, 503, "too_many_browsers").await;
+    first.emit("user-query", &json!({ "query": "still served?" })).await;
+    let fake = server.fake.clone();
+    until("the first goes on", || fake.jobs().len() == 1).await;
+    drop(first);
+    let again = async {
+        while server.get("/socket.io/?EIO=4&transport=polling").send().await.unwrap().status() != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::server::DEADLINE, again).await.unwrap();
+}

@@ -4,7 +4,7 @@ use flota_proto::JobId;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::server::{Server, problem, until};
+use crate::server::{Server, config, problem, until};
 
 async fn submit(server: &Server) -> JobId {
     let job = server.submit(&json!({ "kind": "echo", "payload": { "value": 1 } })).await;
@@ -86,4 +86,27 @@ async fn a_reader_that_leaves_is_let_go() {
     until("it reads", || fake.readers(job) == 1).await;
     drop(response);
     until("it is gone", || fake.readers(job) == 0).await;
+}
+
+#[tokio::test]
+async fn more_streams_than_there_is_room_for_are_told_when_to_come_again() {
+    let server = Server::with(flota_master::web::WebConfig { streams_max: 1, ..config() }).await.unwrap();
+    let job = submit(&server).await;
+    let events = format!("/api/v1/jobs/{job}/events");
+    let open = server.get(&events).send().await.unwrap();
+    for path in [events.clone(), format!("/api/v1/jobs/{job}?wait_ms=1000")] {
+        let refused = server.get(&path).send().await.unwrap();
+        assert_eq!(refused.headers()["retry-after"], "5");
+        problem(refused, 503, "too_many_streams").await;
+    }
+    assert_eq!(server.get(&format!("/api/v1/jobs/{job}")).send().await.unwrap().status(), StatusCode::OK);
+    drop(open);
+    let fake = server.fake.clone();
+    until("the first is gone", || fake.readers(job) == 0).await;
+    let again = async {
+        while server.get(&events).send().await.unwrap().status() != StatusCode::OK {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::server::DEADLINE, again).await.unwrap();
 }

@@ -16,8 +16,6 @@ use socketioxide::{SendError, SocketError};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-/// Sessions kept at once.
-const SESSIONS_MAX: usize = 10_000;
 /// A session that nobody came back to is forgotten after this.
 const AGE_MAX_MS: u64 = 24 * 3_600_000;
 /// Jobs that one session follows at once.
@@ -28,17 +26,27 @@ const RECENT_MAX: usize = 64;
 const SILENCE_MS: u64 = 45_000;
 
 /// All sessions.
-#[derive(Default)]
 pub struct Sessions {
     all: Mutex<HashMap<Uuid, Arc<Session>>>,
     connected: AtomicUsize,
+    most: usize,
 }
 
 impl Sessions {
+    /// Room for so many, those of clients that have left for a while among them.
+    pub fn new(most: usize) -> Self {
+        Self { all: Mutex::default(), connected: AtomicUsize::new(0), most }
+    }
+
+    /// Whether one more client may connect.
+    pub fn has_room(&self) -> bool {
+        self.connected() < self.most
+    }
+
     /// A new session for `socket`, and the secret that opens it again; `None` when there are too many.
     pub fn open(&self, socket: &SocketRef) -> Option<(Arc<Session>, String)> {
         let mut all = lock(&self.all);
-        if all.len() >= SESSIONS_MAX {
+        if all.len() >= self.most {
             let left = |session: &Arc<Session>| lock(&session.state).left_at;
             let oldest = all.values().filter_map(|s| Some((left(s)?, s.id))).min().map(|(_, id)| id)?;
             all.remove(&oldest);
