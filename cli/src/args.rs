@@ -261,12 +261,9 @@ pub enum JobsCommand {
         #[arg(required = true)]
         ids: Vec<JobId>,
     },
-    /// Start failed or cancelled jobs again
-    Retry {
-        /// The jobs
-        #[arg(required = true)]
-        ids: Vec<JobId>,
-    },
+    /// Start failed or cancelled jobs again: those named, or all that fit a filter
+    #[command(after_help = "Count first: flota jobs retry --state failed --kind ai.chat --dry-run")]
+    Retry(JobsRetry),
     /// Change the priority of a job that has not ended
     Priority {
         /// The job
@@ -275,6 +272,39 @@ pub enum JobsCommand {
         #[arg(value_parser = priority)]
         priority: u8,
     },
+}
+
+/// Which jobs to start again.
+#[derive(Clone, Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "state", "kind", "queue", "project", "label", "code", "all"])))]
+pub struct JobsRetry {
+    /// The jobs
+    #[arg(conflicts_with_all = ["state", "kind", "queue", "project", "label", "code", "all", "dry_run"])]
+    pub ids: Vec<JobId>,
+    /// failed or cancelled [default: failed]
+    #[arg(long, value_parser = job_state)]
+    pub state: Option<JobState>,
+    /// Of this kind
+    #[arg(long, value_parser = kind)]
+    pub kind: Option<Kind>,
+    /// In this queue
+    #[arg(long)]
+    pub queue: Option<String>,
+    /// Of this project
+    #[arg(long)]
+    pub project: Option<String>,
+    /// With this label
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_value)]
+    pub label: Option<(String, String)>,
+    /// Whose error has this code, as `lease_expired`
+    #[arg(long)]
+    pub code: Option<String>,
+    /// All that failed
+    #[arg(long)]
+    pub all: bool,
+    /// Only count them
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Which jobs to list.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flota_proto::kinds::{FieldError, Payload, Role};
-use flota_proto::rest::{OnDependencyFailure, Requires, SubmitJob};
+use flota_proto::rest::{OnDependencyFailure, Requires, RetryPolicy, SubmitJob};
 use flota_proto::{Class, JobId, Kind, Timestamp};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
@@ -71,6 +71,8 @@ pub struct NewJob {
     pub priority: u8,
     /// How many attempts may fail.
     pub max_attempts: u32,
+    /// What is particular about its retries.
+    pub retry: Option<RetryPolicy>,
     /// Bounds one attempt.
     pub timeout: Duration,
     /// Bounds the job.
@@ -110,6 +112,7 @@ const NAME_BYTES_MAX: usize = 128;
 const LABELS_MAX: usize = 32;
 const DEPENDENCIES_MAX: usize = 1000;
 const ATTEMPTS_MAX: u32 = 100;
+const BACKOFF_MS_MAX: u64 = 86_400_000;
 const TIMEOUT_MS_MAX: u64 = 7 * 86_400_000;
 
 impl NewJob {
@@ -144,6 +147,7 @@ impl NewJob {
             project: name("project", job.project)?,
             priority: job.priority.unwrap_or_default().0,
             max_attempts: job.max_attempts.unwrap_or(3),
+            retry: job.retry,
             timeout: Duration::from_millis(job.timeout_ms.unwrap_or(default_timeout_ms(kind))),
             deadline: job.deadline,
             run_at: job.run_at,
@@ -210,6 +214,7 @@ fn check_bounds(job: &SubmitJob) -> Result<(), FieldError> {
     if job.max_attempts.is_some_and(|n| !(1..=ATTEMPTS_MAX).contains(&n)) {
         return Err(FieldError::new("max_attempts", format!("must be 1 to {ATTEMPTS_MAX}")));
     }
+    check_retry(job.retry.as_ref())?;
     if job.timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MS_MAX).contains(&ms)) {
         return Err(FieldError::new("timeout_ms", format!("must be 1 to {TIMEOUT_MS_MAX} (a week)")));
     }
@@ -220,6 +225,25 @@ fn check_bounds(job: &SubmitJob) -> Result<(), FieldError> {
         && deps.contains(&id)
     {
         return Err(FieldError::new("depends_on", "a job can't wait for itself"));
+    }
+    Ok(())
+}
+
+fn check_retry(policy: Option<&RetryPolicy>) -> Result<(), FieldError> {
+    let Some(RetryPolicy { backoff_ms, backoff_max_ms, never }) = policy else { return Ok(()) };
+    for (path, wait) in [("retry.backoff_ms", backoff_ms), ("retry.backoff_max_ms", backoff_max_ms)] {
+        if wait.is_some_and(|ms| ms > BACKOFF_MS_MAX) {
+            return Err(FieldError::new(path, format!("must be 0 to {BACKOFF_MS_MAX} (a day)")));
+        }
+    }
+    if let (Some(first), Some(cap)) = (backoff_ms, backoff_max_ms)
+        && first > cap
+    {
+        return Err(FieldError::new("retry.backoff_ms", "must not be above retry.backoff_max_ms"));
+    }
+    if never.len() > LABELS_MAX || never.iter().any(|code| code.is_empty() || code.len() > NAME_BYTES_MAX) {
+        let text = format!("has at most {LABELS_MAX} codes of 1 to {NAME_BYTES_MAX} bytes");
+        return Err(FieldError::new("retry.never", text));
     }
     Ok(())
 }

@@ -48,6 +48,7 @@ fn echo(owner: usize) -> NewJob {
         on_dependency_failure: OnDependencyFailure::Fail,
         labels: BTreeMap::new(),
         cache: false,
+        retry: None,
         owner: format!("owner{}", owner % 100),
         api_key: None,
         conversation: None,

@@ -137,6 +137,9 @@ pub struct SubmitJob {
     /// 1 to 100; 3 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
+    /// How long to wait between attempts, and which errors are final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
     /// Bounds one attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -166,6 +169,74 @@ pub struct SubmitJob {
     /// Of `ai.chat`: the conversation that the question continues. What was said before is sent with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<Uuid>,
+}
+
+/// How a job is tried again; what is left out is as for every job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryPolicy {
+    /// The wait after the first failure, doubling with each; 1000 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_ms: Option<u64>,
+    /// The longest wait; 60000 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_max_ms: Option<u64>,
+    /// Error codes after which it is not tried again, although it could be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never: Vec<String>,
+}
+
+/// `POST /jobs/retry`: which ended jobs to start again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryJobs {
+    /// `failed` without it; `cancelled` is the other one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<JobState>,
+    /// Of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// In this queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Of this project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// `NAME=VALUE`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Whose error has this code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Count them only.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// `next_cursor` of the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// What `POST /jobs/retry` did.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RetriedJobs {
+    /// So many fitted the filter.
+    pub matched: u64,
+    /// So many were started again; 0 with `dry_run`.
+    pub retried: u64,
+    /// Those that were not, and why.
+    pub refused: Vec<RefusedRetry>,
+    /// There are more to look at: send it as `cursor`.
+    pub next_cursor: Option<String>,
+}
+
+/// A job that `POST /jobs/retry` did not start again.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RefusedRetry {
+    /// Which.
+    #[schema(value_type = String)]
+    pub id: JobId,
+    /// Why.
+    pub error: Box<Problem>,
 }
 
 /// `PATCH /jobs/{id}`

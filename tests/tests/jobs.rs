@@ -66,6 +66,50 @@ async fn an_idempotency_key_answers_the_same_job_and_refuses_another_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn failed_jobs_are_counted_and_started_again_by_filter() {
+    let (_fleet, rest) = fleet().await;
+    // Fails once and for all, and completes when it is asked for again.
+    let failing = |queue: &str| {
+        let payload = json!({"value": 1, "fail": {"times": 1, "retryable": false}});
+        json!({"kind": "echo", "payload": payload, "queue": queue})
+    };
+    let batch = json!([failing("a"), failing("a"), failing("b"), echo(1)]);
+    let ids: Vec<String> = rest
+        .post("/jobs/batch", &batch)
+        .await
+        .expect(201)
+        .body
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|answer| answer["id"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    for id in &ids {
+        rest.get(&format!("/jobs/{id}?wait_ms=30000")).await.expect(200);
+    }
+    let retry = async |body: Value| rest.post("/jobs/retry", &body).await;
+    let code = rest.get(&format!("/jobs/{}", ids[0])).await.body["error"]["code"].clone();
+    let counted = retry(json!({"queue": "a", "code": code, "dry_run": true})).await.expect(200).body;
+    assert_eq!((&counted["matched"], &counted["retried"]), (&json!(2), &json!(0)), "{counted}");
+    assert_eq!(retry(json!({"code": "no_such"})).await.expect(200).body["matched"], 0);
+    assert_eq!(retry(json!({"state": ["completed"]})).await.status, 422);
+    assert_eq!(retry(json!({"stat": ["failed"]})).await.status, 422);
+    let done = retry(json!({"queue": "a"})).await.expect(200).body;
+    assert_eq!((&done["matched"], &done["retried"], &done["refused"]), (&json!(2), &json!(2), &json!([])), "{done}");
+    for id in &ids[..2] {
+        let job = rest.get(&format!("/jobs/{id}?wait_ms=30000")).await.expect(200).body;
+        assert_ne!(job["finished_at"], Value::Null, "{job}");
+        assert!(
+            rest.get(&format!("/jobs/{id}/units")).await.body["items"][0]["attempts"]
+                .as_array()
+                .is_some_and(|tries| tries.len() == 2)
+        );
+    }
+    let left = rest.get("/jobs?state=failed&queue=b").await.body;
+    assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_chosen_by_the_client_answers_the_existing_job_or_409() {
     let (_fleet, rest) = fleet().await;
     let id = uuid::Uuid::now_v7().to_string();

@@ -1,14 +1,14 @@
 //! `flota jobs …`
 
 use flota_proto::JobId;
-use flota_proto::rest::{Job, JobEvent, Page, Priority, Unit};
+use flota_proto::rest::{Job, JobEvent, Page, Priority, RetriedJobs, RetryJobs, Unit};
 use reqwest::Method;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::keep_first;
 use crate::api::{Api, with_query};
-use crate::args::{Jobs, JobsCommand, JobsList};
+use crate::args::{Jobs, JobsCommand, JobsList, JobsRetry};
 use crate::failure::Failure;
 use crate::follow::{self, what_happens};
 use crate::output::{Hue, Out, ago, between};
@@ -25,7 +25,8 @@ pub async fn run(api: &Api, out: &Out, args: Jobs) -> Result<(), Failure> {
         JobsCommand::Show { id } => show(api, out, id).await,
         JobsCommand::Watch { id } => follow::unless_interrupted(watch(api, out, id)).await,
         JobsCommand::Cancel { ids } => tell(api, out, "cancel", &ids).await,
-        JobsCommand::Retry { ids } => tell(api, out, "retry", &ids).await,
+        JobsCommand::Retry(which) if which.ids.is_empty() => retry_many(api, out, which).await,
+        JobsCommand::Retry(which) => tell(api, out, "retry", &which.ids).await,
         JobsCommand::Priority { id, priority } => {
             let body = json!({"priority": Priority(priority)});
             let request = api.request(Method::PATCH, &format!("/jobs/{id}")).json(&body);
@@ -220,6 +221,40 @@ fn line_of(out: &Out, event: &JobEvent) -> String {
 
 fn text_of(event: &JobEvent, field: &str) -> String {
     event.data.get(field).and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+}
+
+async fn retry_many(api: &Api, out: &Out, which: JobsRetry) -> Result<(), Failure> {
+    let mut wanted = RetryJobs {
+        state: which.state.into_iter().collect(),
+        kind: which.kind.map(|kind| kind.as_str().to_owned()),
+        queue: which.queue,
+        project: which.project,
+        label: which.label.map(|(name, value)| format!("{name}={value}")),
+        code: which.code,
+        dry_run: which.dry_run,
+        cursor: None,
+    };
+    let mut total = RetriedJobs { matched: 0, retried: 0, refused: Vec::new(), next_cursor: None };
+    loop {
+        let done: RetriedJobs = api.post("/jobs/retry", Some(&wanted)).await?;
+        total.matched += done.matched;
+        total.retried += done.retried;
+        total.refused.extend(done.refused);
+        wanted.cursor = done.next_cursor;
+        if wanted.cursor.is_none() {
+            break;
+        }
+    }
+    if out.json {
+        return out.json(&total);
+    }
+    for refused in &total.refused {
+        out.line(format!("{}  not started: {}", refused.id, refused.error.detail))?;
+    }
+    match which.dry_run {
+        true => out.line(format!("{} jobs would be started again", total.matched)),
+        false => out.line(format!("{} of {} jobs started again", total.retried, total.matched)),
+    }
 }
 
 async fn tell(api: &Api, out: &Out, what: &str, ids: &[JobId]) -> Result<(), Failure> {

@@ -53,6 +53,7 @@ fn request(args: Submit) -> Result<SubmitJob, Failure> {
         project: args.project,
         priority: args.priority.map(Priority),
         max_attempts: args.max_attempts,
+        retry: None,
         timeout_ms: args.timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         deadline: args.deadline,
         run_at: args.run_at,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure};
+use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure, RetryPolicy};
 use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
 
 use super::fleet::WorkerIdx;
@@ -36,6 +36,8 @@ pub struct Spec {
     pub labels: Option<Arc<BTreeMap<String, String>>>,
     /// How many attempts of a unit may fail.
     pub max_attempts: u32,
+    /// What is particular about its retries.
+    pub retry: Option<Arc<RetryPolicy>>,
     /// Bounds one attempt.
     pub timeout_ms: u64,
     /// Bounds the job.

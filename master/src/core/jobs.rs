@@ -88,6 +88,7 @@ impl Core {
             work: new.work,
             cache: new.cache,
             turn: new.turn,
+            retry: new.retry.map(Arc::new),
         };
         let mut job = Job::fresh(seq, spec, new.priority);
         job.run_at = new.run_at.filter(|run_at| *run_at > now);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure, Requires};
+use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure, Requires, RetryPolicy};
 use flota_proto::{JobId, Kind, Timestamp, WorkerId};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,9 @@ pub struct Rest {
     /// Its place in a conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turn: Option<Turn>,
+    /// What is particular about its retries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Arc<RetryPolicy>>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -325,6 +328,7 @@ fn job_head(job: &Job, queue: &Queue) -> JobHead {
             on_dependency_failure: spec.on_dependency_failure,
             cache: spec.cache,
             turn: spec.turn,
+            retry: spec.retry.clone(),
         },
     }
 }
@@ -453,6 +457,7 @@ impl Core {
             },
             cache: head.rest.cache,
             turn: head.rest.turn,
+            retry: head.rest.retry,
         };
         let seq = row.seq;
         let mut job = Job::fresh(seq, spec, row.priority);

@@ -196,14 +196,18 @@ impl Core {
         unit.failures += u32::from(counts);
         unit.dirty = true;
         let (failures, attempt) = (unit.failures, unit.attempt);
-        if counts && (!retryable || failures >= max_attempts) {
+        let retry = job.spec.retry.clone();
+        let never = retry.as_ref().is_some_and(|policy| policy.never.contains(&error.code));
+        let Some(unit) = job.unit_mut(index) else { return };
+        if counts && (!retryable || never || failures >= max_attempts) {
             unit.state = UnitState::Failed;
+            let error = if outcome == AttemptOutcome::LeaseExpired { poisonous(error, failures) } else { error };
             return self.end(at, seq, JobState::Failed, Some(error), out);
         }
         match wait_ms {
             Some(retry_after_ms) => {
                 let entropy = at.entropy ^ seq.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(index);
-                let run_at = at.now.after_ms(backoff_ms(failures, retry_after_ms, entropy));
+                let run_at = at.now.after_ms(backoff_ms(retry.as_deref(), failures, retry_after_ms, entropy));
                 unit.state = UnitState::Scheduled { run_at };
                 self.timers.insert((run_at, Timer::Unit(seq, index)));
                 self.mark(seq);
@@ -356,4 +360,11 @@ impl Core {
             self.mark(seq);
         }
     }
+}
+
+/// Says of a unit whose workers died with it that it is the likely cause.
+fn poisonous(error: JobError, failures: u32) -> JobError {
+    let message =
+        format!("{}; it is not tried again after {failures} attempts that ended like this or failed", error.message);
+    JobError { message, ..error }
 }

@@ -40,6 +40,7 @@ fn new_job(kind: Kind, work: Work, payload: &str) -> NewJob {
         on_dependency_failure: OnDependencyFailure::Cancel,
         labels: BTreeMap::from([("a".into(), "b".into())]),
         cache: true,
+        retry: None,
         owner: "ann".into(),
         api_key: None,
         conversation: None,

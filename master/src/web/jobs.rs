@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use flota_proto::kinds::Kind;
-use flota_proto::{rest, rest::JobState};
+use flota_proto::kinds::{FieldError, Kind};
+use flota_proto::{JobId, rest, rest::JobState};
 use utoipa::IntoParams;
 
 use super::App;
@@ -16,6 +16,10 @@ use crate::handle::{JobFilter, Refused};
 
 /// The longest wait of one request; asking for more waits as long.
 const WAIT_MS_MAX: u64 = 30_000;
+/// Jobs looked at together by a retry of many.
+const RETRY_PAGE: usize = 500;
+/// So many times in one call.
+const RETRY_PAGES_MAX: usize = 20;
 
 /// What `GET /jobs` can be narrowed to.
 #[derive(IntoParams)]
@@ -171,6 +175,69 @@ pub async fn retry(
     JobPath(id): JobPath,
 ) -> Result<Json<rest::Job>, Failure> {
     Ok(Json(app.handle.retry(caller.principal, id).await?))
+}
+
+/// Starts the failed (or cancelled) jobs that fit a filter again, newest first, up to 10,000 of them a call.
+///
+/// With `dry_run` it only counts them. Where `next_cursor` is not null, there is more to look at.
+#[utoipa::path(
+    post, path = "/jobs/retry", tag = "jobs", operation_id = "retry_jobs",
+    request_body = rest::RetryJobs,
+    responses(
+        (status = 200, body = rest::RetriedJobs),
+        (status = 422, description = "A field is wrong", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn retry_many(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(body): Body,
+) -> Result<Json<rest::RetriedJobs>, Failure> {
+    let wanted: rest::RetryJobs = extract::json_object(&body)?;
+    let mut filter = replayable(&wanted)?;
+    let mut done = rest::RetriedJobs { matched: 0, retried: 0, refused: Vec::new(), next_cursor: None };
+    for _ in 0..RETRY_PAGES_MAX {
+        let page = app.handle.jobs(filter.clone()).await?;
+        let with_code =
+            |job: &rest::Job| wanted.code.is_none() || job.error.as_ref().map(|e| &e.code) == wanted.code.as_ref();
+        let ids: Vec<JobId> = page.items.iter().filter(|job| with_code(job)).map(|job| job.id).collect();
+        done.matched += ids.len() as u64;
+        if !wanted.dry_run {
+            // All at once, so that they share their commits.
+            let answers = ids.iter().map(|id| app.handle.retry(caller.principal.clone(), *id));
+            for (id, answer) in ids.iter().zip(futures::future::join_all(answers).await) {
+                match answer {
+                    Ok(_) => done.retried += 1,
+                    Err(refused) => {
+                        done.refused.push(rest::RefusedRetry { id: *id, error: Failure::from(refused).into_problem() })
+                    }
+                }
+            }
+        }
+        done.next_cursor = page.next_cursor;
+        if done.next_cursor.is_none() {
+            break;
+        }
+        filter.cursor.clone_from(&done.next_cursor);
+    }
+    Ok(Json(done))
+}
+
+fn replayable(wanted: &rest::RetryJobs) -> Result<JobFilter, Failure> {
+    let wrong = |path: &str, message: &str| Failure::invalid(&FieldError::new(path, message));
+    let states = if wanted.state.is_empty() { vec![JobState::Failed] } else { wanted.state.clone() };
+    if states.iter().any(|state| !matches!(state, JobState::Failed | JobState::Cancelled)) {
+        return Err(wrong("state", "must be failed or cancelled: only those can be started again"));
+    }
+    let kind = wanted.kind.as_deref().map(str::parse::<Kind>).transpose();
+    let kind = kind.map_err(|e| wrong("kind", &e.message))?;
+    let label = match wanted.label.as_deref().map(|label| label.split_once('=')) {
+        None => None,
+        Some(Some((name, value))) if !name.is_empty() => Some((name.to_owned(), value.to_owned())),
+        Some(_) => return Err(wrong("label", "must be NAME=VALUE")),
+    };
+    let (queue, project, cursor) = (wanted.queue.clone(), wanted.project.clone(), wanted.cursor.clone());
+    Ok(JobFilter { states, kind, queue, project, label, limit: RETRY_PAGE, cursor })
 }
 
 /// Changes the priority of a job that has not ended.

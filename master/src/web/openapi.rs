@@ -40,6 +40,7 @@ pub fn routes(version: &str) -> (axum::Router<std::sync::Arc<App>>, OpenApi) {
         .routes(routes!(events::events))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::retry_many))
         .routes(routes!(fleet::workers))
         .routes(routes!(fleet::worker))
         .routes(routes!(fleet::drain))

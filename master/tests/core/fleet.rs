@@ -15,7 +15,7 @@ use flota_proto::{Class, JobId, Kind, Timestamp, UnitId};
 pub struct Fleet {
     pub core: Core,
     pub now: Timestamp,
-    streams: u64,
+    pub streams: u64,
 }
 
 impl Fleet {
@@ -126,6 +126,7 @@ pub fn job(kind: Kind, work: Work) -> NewJob {
         on_dependency_failure: OnDependencyFailure::Fail,
         labels: BTreeMap::new(),
         cache: false,
+        retry: None,
         owner: "ann".into(),
         api_key: None,
         conversation: None,

@@ -7,6 +7,7 @@ mod bounds;
 mod disk;
 mod fleet;
 mod restart;
+mod retries;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -126,6 +126,7 @@ impl World {
             on_dependency_failure: policy,
             labels: BTreeMap::new(),
             cache: false,
+            retry: None,
             owner: format!("o{}", self.rng.random_range(0..3)),
             api_key: None,
             conversation: None,
