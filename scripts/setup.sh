@@ -50,6 +50,7 @@ collect_packages() {
       # For the chaos harness: networks to cut, and a clock to set wrong.
       have ip || [ -x /usr/sbin/ip ] || need iproute2
       compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || need libfaketime
+      have monerod || need monero
       [ -n "$(chromium_path)" ] || need chromium
       if ! venv_fits && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then need python3 python3-venv; fi
       ;;

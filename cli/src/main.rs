@@ -56,6 +56,7 @@ async fn run_client(command: Command, settings: &Settings, out: &Out) -> Result<
         Command::Hash(args) => commands::hash::run(&api, out, args).await,
         Command::Jobs(args) => commands::jobs::run(&api, out, args).await,
         Command::Workers(args) => commands::workers::run(&api, out, args).await,
+        Command::Mine(args) => commands::mine::run(&api, out, *args).await,
         Command::Fleet => commands::fleet::run(&api, out).await,
         Command::Logs(args) => commands::logs::run(settings, out, &args).await,
         Command::Bench(args) => bench::run(&api, settings, out, args).await,

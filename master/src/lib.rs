@@ -12,9 +12,11 @@ mod ration;
 mod running;
 pub mod seal;
 mod secret;
+pub mod sources;
 pub mod store;
 pub mod submit;
 pub mod tokens;
+pub mod verifier;
 pub mod web;
 
 pub use running::{MasterConfig, RunningMaster, StartError};

@@ -21,7 +21,9 @@ use crate::handle::Handle;
 use crate::logs::LogHub;
 use crate::mqtt::{LinkConfig, connect};
 use crate::seal::Sealer;
+use crate::sources::{Book, Listeners, Sources};
 use crate::store::{Retention, SqliteStore, Store, StoreError};
+use crate::verifier::Verifier;
 use crate::web::{self, WebConfig, WebError};
 
 /// What a master needs to know.
@@ -108,6 +110,8 @@ pub struct RunningMaster {
     stop_link: CancellationToken,
     tasks: TaskTracker,
     link: tokio::task::JoinHandle<()>,
+    sources: Sources,
+    saving: tokio::task::JoinHandle<()>,
     ended: watch::Receiver<Option<String>>,
 }
 
@@ -131,6 +135,14 @@ impl RunningMaster {
         let grpc_addr = callback.addr();
         let grpc_endpoint = config.grpc_advertise.clone().unwrap_or_else(|| reachable(grpc_addr).to_string());
 
+        let listeners = Arc::new(Listeners::default());
+        let verifier = Verifier::start().map_err(|error| StartError::Other(format!("start a thread: {error}")))?;
+        let sources = Sources::new(
+            handle.clone(),
+            listeners.clone(),
+            verifier,
+            Book::open(&config.store, epoch, config.sealer.clone())?,
+        );
         let tasks = TaskTracker::new();
         let web_config = WebConfig {
             listen: config.web_listen,
@@ -141,7 +153,8 @@ impl RunningMaster {
             version: config.version.clone(),
             tasks: tasks.clone(),
         };
-        let web_addr = web::start(web_config, handle.clone(), hub.clone(), metrics, stop_web.clone()).await?;
+        let web_addr =
+            web::start(web_config, handle.clone(), sources.clone(), hub.clone(), metrics, stop_web.clone()).await?;
 
         let link_config = LinkConfig {
             url: config.mqtt_url.clone(),
@@ -164,6 +177,7 @@ impl RunningMaster {
             store_reserve_bytes: config.store_reserve_bytes,
             sealer: config.sealer,
             conversation_tokens: config.conversation_tokens,
+            listeners,
         };
         let dispatcher = Dispatcher::new(dispatcher_config, Box::new(store), epoch, Arc::new(client), &handle)?;
         let running =
@@ -182,6 +196,13 @@ impl RunningMaster {
             let _ = tell_end.send(Some(reason));
         });
         info!(epoch, "the master has taken charge");
+        if let Err(refused) = sources.restore().await {
+            error!("the work sources could not be brought back: {refused}");
+        }
+        let saving = tokio::spawn({
+            let sources = sources.clone();
+            async move { sources.keep_saved().await }
+        });
         Ok(Self {
             web_addr,
             grpc_addr,
@@ -193,6 +214,8 @@ impl RunningMaster {
             stop_link,
             tasks,
             link,
+            sources,
+            saving,
             ended,
         })
     }
@@ -217,6 +240,8 @@ impl RunningMaster {
         self.stop_web.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.saving.abort();
+        self.sources.shutdown().await;
         let _ = self.handle.stop().await;
         self.stop_callback.cancel();
         self.callback.ended().await;

@@ -179,6 +179,7 @@ impl Master {
             store_reserve_bytes: RESERVE,
             sealer: flota_master::seal::Sealer::ephemeral(),
             conversation_tokens: 8_000,
+            listeners: Arc::default(),
         };
         let (handle, commands) = Handle::channel();
         let running =

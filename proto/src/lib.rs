@@ -9,6 +9,7 @@ pub mod kinds;
 pub mod mqtt;
 pub mod rest;
 pub mod socket;
+pub mod sources;
 pub mod time;
 pub mod topics;
 

@@ -3,6 +3,7 @@
 
 pub mod chaos;
 pub mod fake_gemini;
+pub mod monerod;
 pub mod mosquitto;
 pub mod node;
 pub mod ports;
@@ -13,6 +14,7 @@ pub mod sse;
 pub mod tap;
 pub mod until;
 
+pub use monerod::Monerod;
 pub use mosquitto::Mosquitto;
 pub use node::Node;
 pub use process::Process;

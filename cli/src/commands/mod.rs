@@ -7,6 +7,7 @@ pub mod hash;
 pub mod healthcheck;
 pub mod jobs;
 pub mod logs;
+pub mod mine;
 pub mod submit;
 pub mod workers;
 

@@ -12,6 +12,7 @@ use super::fleet::WorkerIdx;
 use super::gather::Gather;
 use super::queue::ShapeId;
 use crate::aside::Turn;
+use crate::sources::SOURCE_LABEL;
 use crate::submit::Work;
 
 /// The order of acceptance: a job's key in memory and in the store.
@@ -54,6 +55,13 @@ pub struct Spec {
     pub cache: bool,
     /// Its place in a conversation.
     pub turn: Option<Turn>,
+}
+
+impl Spec {
+    /// Whether a source submitted it, which wants to hear of every unit.
+    pub fn of_source(&self) -> bool {
+        self.labels.as_ref().is_some_and(|labels| labels.contains_key(SOURCE_LABEL))
+    }
 }
 
 /// A job that has not ended, or has in this batch.

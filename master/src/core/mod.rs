@@ -185,6 +185,17 @@ pub enum Effect {
     Attempt(flota_proto::rest::AttemptOutcome),
     /// Hashes that counted, for the metrics.
     Hashes(u64),
+    /// Something happened to a job of a source.
+    Mined(JobId, Mined),
+}
+
+/// What a unit of a source's job came to.
+#[derive(Debug)]
+pub enum Mined {
+    /// Its output counted.
+    Output(WorkerId, Bytes),
+    /// An attempt computed about so many hashes in vain.
+    Wasted(u64),
 }
 
 /// What a batch changed, to be stored in one commit.

@@ -9,7 +9,7 @@ use super::gather::Part;
 use super::job::{Hold, Phase, Seq, Try, UnitState, What};
 use super::record;
 use super::retry::backoff_ms;
-use super::{Core, Effect, Moment, Timer};
+use super::{Core, Effect, Mined, Moment, Timer};
 
 /// How often a job of many units tells its progress.
 const PROGRESS_MS: u64 = 250;
@@ -65,6 +65,7 @@ impl Core {
         let unit = job.unit_mut(index)?;
         let hold = unit.hold()?.clone();
         let worker = self.fleet.get(hold.worker).map(|worker| worker.id.clone());
+        let hashed = (unit.fraction * (unit.to - unit.from) as f64) as u64;
         if let Some(worker) = worker {
             unit.end_try(Try {
                 attempt: unit.attempt,
@@ -76,6 +77,9 @@ impl Core {
             });
         }
         unit.state = UnitState::Pending;
+        if outcome != AttemptOutcome::Completed && hashed > 0 && job.spec.of_source() {
+            out.push(Effect::Mined(job.spec.id, Mined::Wasted(hashed)));
+        }
         if !job.units.iter().any(|unit| unit.hold().is_some()) {
             self.active.remove(&seq);
         }
@@ -129,6 +133,8 @@ impl Core {
     ) {
         let Some(job) = self.jobs.get_mut(&seq) else { return };
         let Some(unit) = job.unit(index) else { return };
+        let holder = unit.hold().filter(|_| job.spec.of_source()).and_then(|hold| self.fleet.get(hold.worker));
+        let miner = holder.map(|worker| worker.id.clone());
         let (kind, work, single) = (job.spec.kind, job.spec.work, job.single());
         let part = Part { from: unit.from, to: unit.to, output: &output };
         let satisfied = match job.gather.take(kind, work, &part) {
@@ -141,6 +147,9 @@ impl Core {
                 return self.lose_unit(at, seq, index, loss, out);
             }
         };
+        if let Some(worker) = miner {
+            out.push(Effect::Mined(job.spec.id, Mined::Output(worker, output.clone())));
+        }
         let _ = self.take_hold(at, seq, index, AttemptOutcome::Completed, None, out);
         let twice = self.has(Defect::EffectTwice);
         let Some(job) = self.jobs.get_mut(&seq) else { return };

@@ -34,6 +34,7 @@ use crate::aside::Aside;
 use crate::core::{Core, Effect, Input, Limits, Moment};
 use crate::handle::{Command, JobUpdate, Publisher, Refused, StreamId};
 use crate::seal::Sealer;
+use crate::sources::Listeners;
 use crate::store::{IdempotencyRow, Retention, Store, StoreError};
 use conversations::Conversations;
 use credentials::Credentials;
@@ -75,6 +76,8 @@ pub struct Config {
     pub sealer: Sealer,
     /// How much of a conversation is sent with a question, in tokens.
     pub conversation_tokens: u64,
+    /// Sources that wait for what their jobs give.
+    pub listeners: Arc<Listeners>,
 }
 
 /// Why the loop ended by itself.

@@ -12,8 +12,9 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Dispatcher;
-use crate::core::{Assignment, Effect, Event, What, event_view};
+use crate::core::{Assignment, Effect, Event, Mined, What, event_view};
 use crate::handle::{JobUpdate, StreamId, WorkerControl};
+use crate::sources::News;
 
 /// Attempts named in one message to a worker: it stays below 1 MiB.
 const ATTEMPTS_PER_MESSAGE: usize = 8_000;
@@ -60,6 +61,13 @@ impl Dispatcher {
                 Effect::Ended(id) => self.job_ended(id),
                 Effect::Worker(worker) => self.worker_changed(&worker),
                 Effect::Desired(worker, control) => self.command_worker(&worker, control),
+                Effect::Mined(job, mined) => self.config.listeners.tell(
+                    job,
+                    match mined {
+                        Mined::Output(worker, output) => News::Output { worker, output },
+                        Mined::Wasted(hashes) => News::Wasted(hashes),
+                    },
+                ),
                 Effect::Hashes(count) => metrics::counter!("flota_hashes_total").increment(count),
                 Effect::Attempt(outcome) => {
                     metrics::counter!("flota_attempts_total", "outcome" => outcome.as_str()).increment(1);
@@ -108,6 +116,7 @@ impl Dispatcher {
         {
             *self.ended_counts.entry(state).or_default() += 1;
             metrics::counter!("flota_jobs_total", "kind" => kind.as_str(), "outcome" => state.as_str()).increment(1);
+            self.config.listeners.tell(job, News::Ended(state));
         }
         let Some(subscribers) = self.subscribers.get_mut(&job) else { return };
         let result = self.core.job_result(job);

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/001_first.sql"),
     include_str!("migrations/002_ended_counts.sql"),
     include_str!("migrations/003_ai.sql"),
+    include_str!("migrations/004_sources.sql"),
 ];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;

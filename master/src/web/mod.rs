@@ -16,6 +16,7 @@ mod problem;
 mod refused;
 mod router;
 mod socket;
+mod sources;
 mod submit;
 
 use std::io;
@@ -34,6 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::handle::Handle;
 use crate::logs::LogHub;
+use crate::sources::Sources;
 
 /// How long requests may go on after the stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -94,6 +96,7 @@ struct App {
     streams: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    sources: Sources,
 }
 
 impl App {
@@ -118,6 +121,7 @@ impl App {
 pub async fn start(
     config: WebConfig,
     handle: Handle,
+    sources: Sources,
     logs: LogHub,
     prometheus: PrometheusHandle,
     stop: CancellationToken,
@@ -138,6 +142,7 @@ pub async fn start(
         streams: Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS))),
         stop: stop.clone(),
         tasks: config.tasks.clone(),
+        sources,
     });
     config.tasks.spawn(serve(listener, app));
     Ok(address)

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{App, batch, conversations, events, fleet, jobs, submit};
+use super::{App, batch, conversations, events, fleet, jobs, sources, submit};
 
 const SCHEME: &str = "token";
 
@@ -18,13 +18,14 @@ const SCHEME: &str = "token";
                        problem documents.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    tags((name = "jobs"), (name = "fleet"), (name = "conversations")),
+    tags((name = "jobs"), (name = "fleet"), (name = "conversations"), (name = "sources")),
     components(schemas(
         flota_proto::kinds::HashPayload, flota_proto::kinds::HashResult,
         flota_proto::kinds::SearchPayload, flota_proto::kinds::SearchResult,
         flota_proto::kinds::ChatPayload, flota_proto::kinds::ChatResult,
         flota_proto::kinds::PartialChat,
         flota_proto::kinds::EmbedPayload, flota_proto::kinds::EmbedResult,
+        flota_proto::sources::MonerodConfig, flota_proto::sources::StratumConfig, flota_proto::sources::PoolConfig,
         flota_proto::kinds::EchoPayload, flota_proto::kinds::EchoResult,
     ))
 )]
@@ -50,7 +51,11 @@ pub fn routes(version: &str) -> (axum::Router<std::sync::Arc<App>>, OpenApi) {
         .routes(routes!(conversations::create, conversations::list))
         .routes(routes!(conversations::get, conversations::rename, conversations::delete))
         .routes(routes!(conversations::messages, conversations::truncate))
-        .routes(routes!(conversations::export));
+        .routes(routes!(conversations::export))
+        .routes(routes!(sources::list, sources::create))
+        .routes(routes!(sources::get, sources::remove))
+        .routes(routes!(sources::start))
+        .routes(routes!(sources::stop));
     let document = <Document as utoipa::OpenApi>::openapi();
     let (router, mut document) = OpenApiRouter::with_openapi(document).nest("/api/v1", api).split_for_parts();
     document.info.version = version.to_owned();

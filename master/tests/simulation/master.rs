@@ -178,7 +178,7 @@ impl World {
                 let delay = self.delay();
                 self.send(delay, Message::Wanted(worker, control));
             }
-            Effect::Ended(_) | Effect::Worker(_) | Effect::Attempt(_) | Effect::Hashes(_) => {}
+            Effect::Ended(_) | Effect::Worker(_) | Effect::Attempt(_) | Effect::Hashes(_) | Effect::Mined(..) => {}
         }
     }
 

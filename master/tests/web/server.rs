@@ -1,9 +1,14 @@
 //! One web side on a free port, and how to talk HTTP to it.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flota_master::logs::LogHub;
+use flota_master::seal::Sealer;
+use flota_master::sources::{Book, Sources};
+use flota_master::verifier::Verifier;
 use flota_master::web::{self, WebConfig, WebError};
 use flota_proto::mqtt::LogLine;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -53,7 +58,9 @@ impl Server {
         let stop = CancellationToken::new();
         let tasks = config.tasks.clone();
         let prometheus = web::metrics::install().unwrap();
-        let address = web::start(config, handle, logs.clone(), prometheus, stop.clone()).await?;
+        let book = Book::open(Path::new(":memory:"), 0, Sealer::ephemeral()).unwrap();
+        let sources = Sources::new(handle.clone(), Arc::default(), Verifier::start().unwrap(), book);
+        let address = web::start(config, handle, sources, logs.clone(), prometheus, stop.clone()).await?;
         let http = Client::builder().timeout(DEADLINE).no_proxy().build().unwrap();
         Ok(Self { address, fake, logs, http, tasks, _stop: stop.clone().drop_guard(), stop })
     }
