@@ -128,7 +128,7 @@ impl Cache {
         self.largest
     }
 
-    fn memory(&self) -> *const u8 {
+    pub(crate) fn memory(&self) -> *const u8 {
         // SAFETY: see `allocate`.
         unsafe { self.raw.as_ref().memory }
     }

@@ -12,6 +12,11 @@ mod float;
 mod pages;
 mod region;
 pub mod thread;
+#[cfg(target_arch = "x86_64")]
+mod vector;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "vector_none.rs"]
+mod vector;
 mod vm;
 
 pub use cache::Cache;
@@ -19,6 +24,7 @@ pub use dataset::{Build, Dataset};
 pub use error::Error;
 pub use ffi::Flags;
 pub use pages::Pages;
+pub use vector::Method;
 pub use vm::{Batch, Vm};
 
 /// Bytes of a hash.

@@ -10,7 +10,7 @@ use std::thread;
 use flota_randomx::{Build, Cache, DATASET_BYTES, Dataset, Flags, ITEM_BYTES, ITEMS, Pages, Vm};
 use support::{KEYS, check};
 
-fn dataset(cache: &Cache, largest: Pages) -> Arc<Dataset> {
+fn dataset(cache: &Arc<Cache>, largest: Pages) -> Arc<Dataset> {
     let build = Build::with(thread::available_parallelism().map_or(1, usize::from), largest);
     let dataset = Dataset::build(cache, &build).unwrap();
     assert_eq!(build.fraction(), 1.0);
@@ -30,7 +30,7 @@ fn check_items(dataset: &Dataset, cache: &Cache) {
 /// One test, so that never two datasets are in memory.
 #[test]
 fn the_vectors_hold_with_compiled_and_interpreted_programs_on_all_pages() {
-    let mut cache = Cache::new(KEYS[0]).unwrap();
+    let mut cache = Arc::new(Cache::new(KEYS[0]).unwrap());
     let mut granted = Vec::new();
     for largest in Pages::LADDER {
         let dataset = dataset(&cache, largest);
@@ -44,7 +44,7 @@ fn the_vectors_hold_with_compiled_and_interpreted_programs_on_all_pages() {
         }
     }
     println!("checked on pages: {granted:?}");
-    cache.reset(KEYS[1]);
+    Arc::get_mut(&mut cache).unwrap().reset(KEYS[1]);
     let dataset = dataset(&cache, Pages::Transparent);
     for flags in [Flags::detect(), Flags::detect().interpreted()] {
         check(&mut Vm::fast_with(flags, &dataset).unwrap(), KEYS[1]);

@@ -29,7 +29,7 @@ pub trait Maker: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`Error`]
-    fn make(&self, cache: &Cache, build: &Build) -> Result<Dataset, Error>;
+    fn make(&self, cache: &Arc<Cache>, build: &Build) -> Result<Dataset, Error>;
 }
 
 /// The datasets of the last keys.

@@ -45,7 +45,7 @@ struct Last {
 struct Builder;
 
 impl Maker for Builder {
-    fn make(&self, cache: &Cache, build: &Build) -> Result<Dataset, Error> {
+    fn make(&self, cache: &Arc<Cache>, build: &Build) -> Result<Dataset, Error> {
         Dataset::build(cache, build)
     }
 }
