@@ -207,6 +207,12 @@ pub struct Ask {
     /// Write the answer as it comes into a pipe too
     #[arg(long)]
     pub stream: bool,
+    /// Ask the AIs of this machine's settings, without the fleet
+    #[arg(long, conflicts_with = "priority")]
+    pub local: bool,
+    /// Whom to ask, one after the other: own, local, gemini, demo, each also with :MODEL
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub chain: Vec<flota_proto::chain::Link>,
 }
 
 /// `flota hash`

@@ -51,6 +51,7 @@ fn dispatch(cli: Cli, out: &Out) -> Result<(), Failure> {
 async fn run_client(command: Command, settings: &Settings, out: &Out) -> Result<(), Failure> {
     let api = Api::new(settings)?;
     match command {
+        Command::Ask(args) if args.local => commands::ask_local::run(settings, out, args).await,
         Command::Submit(args) => commands::submit::run(&api, settings, out, *args).await,
         Command::Ask(args) => commands::ask::run(&api, settings, out, args).await,
         Command::Hash(args) => commands::hash::run(&api, out, args).await,

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::HexBytes;
+use crate::chain::{LINKS_MAX, Link};
 
 /// What a job asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -239,6 +240,11 @@ pub struct ChatPayload {
     /// At least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u32>,
+    /// Whom it is put to, one after the other: `own`, `local`, `gemini`, `demo`, each also with a model behind a colon. Without
+    /// it as the worker is set up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub chain: Option<Vec<Link>>,
     /// Set by the master, where a question belongs to a conversation that has grown longer than what is sent of it: how
     /// many of its oldest turns were left out.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -321,6 +327,12 @@ pub struct EmbedResult {
     pub vectors: Vec<Vec<f32>>,
     /// The model that answered.
     pub model: String,
+    /// `gemini` or `local`.
+    #[serde(default)]
+    pub provider: String,
+    /// What it used, where the provider says so.
+    #[serde(default)]
+    pub usage: Usage,
 }
 
 /// How an `echo` fails on purpose.
@@ -389,11 +401,15 @@ impl Payload {
             Kind::AiEmbed => Self::Embed(typed(json)?),
             Kind::Echo => Self::Echo(typed(json)?),
         };
-        payload.validate()?;
+        payload.check()?;
         Ok(payload)
     }
 
-    fn validate(&self) -> Result<(), FieldError> {
+    /// Whether it is valid.
+    ///
+    /// # Errors
+    /// Which field is wrong and what is allowed.
+    pub fn check(&self) -> Result<(), FieldError> {
         match self {
             Self::Hash(p) => {
                 check_key(&p.key)?;
@@ -401,7 +417,7 @@ impl Payload {
             }
             Self::Search(p) => validate_search(p),
             Self::Chat(p) => validate_chat(p),
-            Self::Embed(p) => check(!p.texts.is_empty(), "payload.texts", || "needs at least one text".into()),
+            Self::Embed(p) => validate_embed(p),
             Self::Echo(p) => check(p.sleep_ms.is_none_or(|ms| ms <= 86_400_000), "payload.sleep_ms", || {
                 "must be at most 86400000 (a day)".into()
             }),
@@ -431,10 +447,63 @@ fn validate_chat(p: &ChatPayload) -> Result<(), FieldError> {
     check(!p.messages.is_empty(), "payload.messages", || "needs at least one message".into())?;
     let asked = p.messages.iter().any(|m| m.role == Role::User);
     check(asked, "payload.messages", || "needs a message of the user".into())?;
-    let named = p.model.as_ref().is_none_or(|m| !m.is_empty() && m.len() <= 200);
-    check(named, "payload.model", || "must be 1 to 200 characters; leave it out for the default".into())?;
+    validate_turns(&p.messages)?;
+    check_model(p.model.as_deref())?;
+    let links = p.chain.as_ref().is_none_or(|chain| (1..=LINKS_MAX).contains(&chain.len()));
+    check(links, "payload.chain", || format!("has 1 to {LINKS_MAX} links; leave it out for the default"))?;
     check(p.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)), "payload.temperature", || "is 0 to 2".into())?;
     check(p.max_output_tokens.is_none_or(|n| n > 0), "payload.max_output_tokens", || "is at least 1".into())
+}
+
+/// The longest conversation, longer than any model reads.
+pub const CHAT_BYTES_MAX: usize = 1 << 20;
+/// The most texts of one `ai.embed`.
+pub const EMBED_TEXTS_MAX: usize = 10_000;
+/// The longest text of one.
+pub const EMBED_TEXT_BYTES_MAX: usize = 256 << 10;
+
+fn validate_turns(messages: &[Message]) -> Result<(), FieldError> {
+    let bytes: usize = messages.iter().map(|m| m.content.len()).sum();
+    check(bytes <= CHAT_BYTES_MAX, "payload.messages", || {
+        format!("hold {bytes} bytes of text, at most {CHAT_BYTES_MAX} (1 MiB): send less of it")
+    })?;
+    let spoken = messages.iter().position(|m| m.role != Role::System).unwrap_or(0);
+    for (index, message) in messages.iter().enumerate() {
+        let path = || format!("payload.messages[{index}]");
+        if message.role == Role::System && index > spoken {
+            return Err(FieldError::new(path() + ".role", "what the system says comes before all else"));
+        }
+        if message.content.trim().is_empty() {
+            return Err(FieldError::new(path() + ".content", "is empty"));
+        }
+    }
+    check(
+        messages.get(spoken).is_some_and(|m| m.role == Role::User),
+        &format!("payload.messages[{spoken}].role"),
+        || "a conversation begins with what the user says".into(),
+    )?;
+    let last = messages.len().saturating_sub(1);
+    check(messages.last().is_some_and(|m| m.role == Role::User), &format!("payload.messages[{last}].role"), || {
+        "the last message is the user's: it is what gets answered".into()
+    })
+}
+
+fn validate_embed(p: &EmbedPayload) -> Result<(), FieldError> {
+    let fits = (1..=EMBED_TEXTS_MAX).contains(&p.texts.len());
+    check(fits, "payload.texts", || format!("needs at least one text, at most {EMBED_TEXTS_MAX}"))?;
+    for (index, text) in p.texts.iter().enumerate() {
+        check(text.len() <= EMBED_TEXT_BYTES_MAX, &format!("payload.texts[{index}]"), || {
+            format!("has {} bytes, at most {EMBED_TEXT_BYTES_MAX}", text.len())
+        })?;
+    }
+    check_model(p.model.as_deref())
+}
+
+fn check_model(model: Option<&str>) -> Result<(), FieldError> {
+    let fits = model.is_none_or(|m| (1..=200).contains(&m.len()) && !m.chars().any(char::is_control));
+    check(fits, "payload.model", || {
+        "must be 1 to 200 characters without control characters; leave it out for the default".into()
+    })
 }
 
 fn check_key(key: &HexBytes) -> Result<(), FieldError> {
@@ -522,6 +591,45 @@ mod tests {
         assert!(parse(Kind::RandomxHash, r#"{"key":"","inputs":[]}"#).is_err());
         let long = format!(r#"{{"key":"{}","inputs":[""]}}"#, "00".repeat(61));
         assert_eq!(parse(Kind::RandomxHash, &long).unwrap_err().path, "payload.key");
+    }
+
+    #[test]
+    fn a_conversation_has_its_roles_in_order_and_says_something() {
+        let wrong = |messages: &str| {
+            let error = parse(Kind::AiChat, &format!(r#"{{"messages":[{messages}]}}"#)).map(drop);
+            error.map_err(|error| error.path)
+        };
+        let say = |role: &str, text: &str| format!(r#"{{"role":"{role}","content":"{text}"}}"#);
+        let (user, model, system) = (say("user", "a"), say("assistant", "b"), say("system", "c"));
+        assert_eq!(wrong(&user), Ok(()));
+        assert_eq!(wrong(&[&*system, &*system, &*user, &*model, &*user].join(",")), Ok(()));
+        assert_eq!(wrong(&[&*user, &*user].join(",")), Ok(()), "two questions in a row are one");
+        for (messages, path) in [
+            ("".to_owned(), "payload.messages"),
+            (system.clone(), "payload.messages"),
+            ([&*model, &*user].join(","), "payload.messages[0].role"),
+            ([&*user, &*model].join(","), "payload.messages[1].role"),
+            ([&*user, &*system, &*user].join(","), "payload.messages[1].role"),
+            (say("user", ""), "payload.messages[0].content"),
+            (say("user", " \\n\\t"), "payload.messages[0].content"),
+            (say("robot", "x"), "payload.messages[0].role"),
+        ] {
+            assert_eq!(wrong(&messages), Err(path.to_owned()), "{messages}");
+        }
+        assert_eq!(wrong(&say("user", &"x".repeat(CHAT_BYTES_MAX))), Ok(()));
+        assert_eq!(wrong(&say("user", &"x".repeat(CHAT_BYTES_MAX + 1))), Err("payload.messages".into()));
+        assert_eq!(wrong(&say("user", "\\u0000\\u001b[31m")), Ok(()), "control characters are text like any other");
+    }
+
+    #[test]
+    fn a_chain_names_sources_that_there_are() {
+        let chain = |links: &str| {
+            let json = format!(r#"{{"messages":[{{"role":"user","content":"a"}}],"chain":{links}}}"#);
+            parse(Kind::AiChat, &json).map(drop).map_err(|error| error.path)
+        };
+        assert_eq!(chain(r#"["local","gemini:gemini-3.5-pro"]"#), Ok(()));
+        assert_eq!(chain("[]"), Err("payload.chain".into()));
+        assert_eq!(chain(r#"["local","openai"]"#), Err("payload.chain[1]".into()));
     }
 
     #[test]

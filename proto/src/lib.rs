@@ -2,6 +2,7 @@
 //!
 //! Every name that another program may hold on to is spelt here and nowhere else.
 
+pub mod chain;
 pub mod conversations;
 pub mod hexbytes;
 pub mod ids;

@@ -42,7 +42,7 @@ pub async fn run(api: &Api, settings: &Settings, out: &Out, args: Ask) -> Result
     follow::verdict(&ended.job)
 }
 
-fn payload(args: Ask) -> Result<ChatPayload, Failure> {
+pub(super) fn payload(args: Ask) -> Result<ChatPayload, Failure> {
     let question = args.question.join(" ");
     let question = if question == "-" { stdin_text()? } else { question };
     if question.trim().is_empty() {
@@ -55,6 +55,7 @@ fn payload(args: Ask) -> Result<ChatPayload, Failure> {
         model: args.model,
         temperature: args.temperature,
         max_output_tokens: args.max_output_tokens,
+        chain: (!args.chain.is_empty()).then_some(args.chain),
         dropped_turns: 0,
     })
 }
@@ -138,12 +139,17 @@ fn finish(out: &Out, job: &Job, streamed: Option<&str>, took: Duration) -> Resul
     Ok(())
 }
 
-fn note_the_end(out: &Out, job: &Job, answer: &ChatResult, took: Duration) {
-    match answer.finish {
+/// Where an answer did not end by itself.
+pub(super) fn note_finish(out: &Out, finish: Finish) {
+    match finish {
         Finish::Complete => {}
         Finish::MaxTokens => out.note("(cut off at the limit of tokens)"),
         Finish::Blocked => out.note("(the provider blocked the rest)"),
     }
+}
+
+fn note_the_end(out: &Out, job: &Job, answer: &ChatResult, took: Duration) {
+    note_finish(out, answer.finish);
     if !std::io::stdout().is_terminal() {
         return;
     }

@@ -1,6 +1,7 @@
 //! The commands that talk to a running fleet, and those that work on its store.
 
 pub mod ask;
+pub mod ask_local;
 pub mod backup;
 pub mod fleet;
 pub mod hash;

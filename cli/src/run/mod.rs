@@ -2,7 +2,7 @@
 
 mod banner;
 pub mod master;
-mod parts;
+pub mod parts;
 mod ports;
 mod signals;
 pub mod up;

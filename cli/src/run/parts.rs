@@ -172,13 +172,7 @@ fn executors(settings: &Settings) -> Vec<Arc<dyn Executor>> {
         executors.push(Arc::new(RandomxExecutor::new(randomx_config(settings))));
     }
     if wanted(Class::Ai) {
-        executors.push(AiExecutor::start(AiConfig {
-            gemini_api_key: settings.gemini_api_key.clone(),
-            gemini_base_url: settings.gemini_base_url.clone(),
-            gemini_model: settings.gemini_model.clone(),
-            local_url: settings.ai_local_url.clone(),
-            local_model: settings.ai_local_model.clone(),
-        }));
+        executors.push(AiExecutor::start(ai_config(settings)));
     }
     executors
 }
@@ -192,5 +186,18 @@ fn randomx_config(settings: &Settings) -> RandomxConfig {
         },
         threads: settings.randomx_threads.and_then(|n| NonZeroUsize::new(n as usize)),
         ..RandomxConfig::default()
+    }
+}
+
+/// Which AIs this machine can ask.
+pub fn ai_config(settings: &Settings) -> AiConfig {
+    AiConfig {
+        gemini_api_key: settings.gemini_api_key.clone(),
+        gemini_base_url: settings.gemini_base_url.clone(),
+        gemini_model: settings.gemini_model.clone(),
+        local_url: settings.ai_local_url.clone(),
+        local_model: settings.ai_local_model.clone(),
+        chain: settings.ai_chain.clone(),
+        classes: settings.ai_classes.clone(),
     }
 }

@@ -200,7 +200,7 @@ pub const KEYS: &[Key] = &[
         One,
         "8000",
         "How much of a conversation is sent with a question, in tokens as estimated; the oldest turns go first",
-        "a whole number from 100 to 1000000"
+        "a whole number from 100 to 200000"
     ),
     key!(
         "conversation_age",
@@ -312,6 +312,22 @@ pub const KEYS: &[Key] = &[
     ),
     key!("ai_local_url", Worker, One, "", "A local AI that speaks OpenAI's protocol", HTTP_URL),
     key!("ai_local_model", Worker, One, "", "The local AI's model", "1 to 200 characters"),
+    key!(
+        "ai_chain",
+        Worker,
+        List,
+        "own,local,gemini",
+        "Whom questions are put to, one after the other: own is Gemini with the question's own key, gemini with the worker's",
+        "own, local, gemini, demo, each also with :MODEL, separated by commas"
+    ),
+    key!(
+        "ai_classes",
+        Worker,
+        Map,
+        "",
+        "The models behind the classes that questions may name; without it the local AI's is small, Gemini's large",
+        "small=MODEL,large=MODEL"
+    ),
     key!(
         "log",
         All,

@@ -161,6 +161,8 @@ pub struct Settings {
     pub gemini_model: String,
     pub ai_local_url: Option<Url>,
     pub ai_local_model: Option<String>,
+    pub ai_chain: Vec<flota_proto::chain::Link>,
+    pub ai_classes: BTreeMap<String, String>,
     pub log: String,
     pub log_format: LogFormat,
 }

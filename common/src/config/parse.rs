@@ -146,6 +146,21 @@ pub fn threads(text: &str) -> Parsed<u32> {
     text.parse().ok().filter(|n| (1..=4096).contains(n))
 }
 
+/// Whom questions are put to.
+pub fn chain(text: &str) -> Parsed<Vec<flota_proto::chain::Link>> {
+    let links: Vec<_> = split(text).map(|link| link.parse().ok()).collect::<Option<_>>()?;
+    (1..=flota_proto::chain::LINKS_MAX).contains(&links.len()).then_some(links)
+}
+
+/// `small=MODEL,large=MODEL`
+pub fn model_classes(text: &str) -> Parsed<BTreeMap<String, String>> {
+    let classes = pairs(text)?;
+    let fits = |(class, model): (&String, &String)| {
+        matches!(class.as_str(), "small" | "large") && (1..=200).contains(&model.len())
+    };
+    classes.iter().all(fits).then_some(classes)
+}
+
 /// A whole number in `range`.
 pub fn whole(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<u64> {
     move |text| text.parse().ok().filter(|number| range.contains(number))

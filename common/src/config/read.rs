@@ -40,7 +40,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let retention_age = r.required("retention_age", parse::age);
     let retention_size = r.required("retention_size", parse::size);
     let store_reserve = r.required("store_reserve", parse::size);
-    let conversation_tokens = r.required("conversation_tokens", parse::whole(100..=1_000_000));
+    let conversation_tokens = r.required("conversation_tokens", parse::whole(100..=200_000));
     let conversation_age = r.required("conversation_age", parse::age);
     let jobs_max = r.required("jobs_max", parse::number(1..=50_000_000));
     let owner_jobs_max = r.required("owner_jobs_max", parse::number(1..=50_000_000));
@@ -55,6 +55,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let randomx_mode = r.required("randomx_mode", parse::randomx_mode);
     let gemini_base_url = r.required("gemini_base_url", parse::http_url);
     let gemini_model = r.required("gemini_model", parse::text(200));
+    let ai_chain = r.required("ai_chain", parse::chain);
     let log = r.required("log", parse::log_filter);
     let log_format = r.required("log_format", parse::log_format);
     let data_dir = r.data_dir(sources);
@@ -74,6 +75,8 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         gemini_api_key: r.secret("gemini_api_key", parse::token),
         ai_local_url: r.optional("ai_local_url", parse::http_url),
         ai_local_model: r.optional("ai_local_model", parse::text(200)),
+        ai_chain: ai_chain?,
+        ai_classes: r.optional("ai_classes", parse::model_classes).unwrap_or_default(),
         web_listen: web_listen?,
         grpc_listen: grpc_listen?,
         store_url: store_url?,

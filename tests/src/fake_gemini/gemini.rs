@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::errors::{Trouble, error, invalid};
 use super::reply::{Piece, Reply, Script};
-use super::serve::{JSON, SSE, json as write, raw, streamed};
+use super::serve::{JSON, SSE, cut, json as write, raw, streamed};
 use super::state::{Seen, State, Tracked};
 
 /// A refusal: status and body.
@@ -75,6 +75,7 @@ async fn chat(state: &Arc<State>, seen: &Seen, key: &str, model: &str, tracked: 
             tracked.answered();
             raw(status, body, SSE)
         }
+        Some(Reply::Cut { status, body, size }) => cut(status, &body, size, SSE, tracked),
         Some(Reply::Stream(script)) => stream(script, model, tracked).await,
         None if !state.options.models.iter().any(|known| known == model) => {
             write(Trouble::Status(404).answer(), SSE, tracked)

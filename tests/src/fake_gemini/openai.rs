@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::errors::Trouble;
 use super::gemini::vector;
 use super::reply::{Piece, Reply, Script};
-use super::serve::{JSON, json as write, raw, streamed};
+use super::serve::{JSON, cut, json as write, raw, streamed};
 use super::state::{Seen, State, Tracked};
 
 pub async fn answer(state: &Arc<State>, seen: &Seen, mut tracked: Tracked) -> Response {
@@ -20,6 +20,7 @@ pub async fn answer(state: &Arc<State>, seen: &Seen, mut tracked: Tracked) -> Re
             tracked.answered();
             raw(status, body, JSON)
         }
+        (Some(Reply::Cut { status, body, size }), ..) => cut(status, &body, size, JSON, tracked),
         (Some(Reply::Stream(script)), "POST", "/v1/chat/completions") => stream(script, model, tracked).await,
         (None, "POST", "/v1/chat/completions") => {
             let messages = seen.body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -21,6 +21,15 @@ pub enum Reply {
         /// What follows the head.
         body: String,
     },
+    /// The same, written at most so many bytes at once.
+    Cut {
+        /// The HTTP status.
+        status: u16,
+        /// What follows the head.
+        body: String,
+        /// `None`: whole.
+        size: Option<usize>,
+    },
 }
 
 /// A stream, piece by piece.
@@ -74,6 +83,13 @@ pub enum End {
     ErrorFrame(Trouble),
     /// With a broken connection.
     Reset,
+    /// Within a frame, in the middle of a character.
+    MidCharacter,
+    /// With its last piece so many times again.
+    Repeat {
+        /// How often.
+        times: usize,
+    },
     /// Not at all.
     Stall,
 }

@@ -93,6 +93,15 @@ pub async fn streamed(script: Script, frames: Vec<String>, tracked: Tracked) -> 
     (StatusCode::OK, [(header::CONTENT_TYPE, SSE)], body).into_response()
 }
 
+/// Writes `body` in pieces of at most `size` bytes.
+pub fn cut(status: u16, body: &str, size: Option<usize>, content_type: &'static str, mut tracked: Tracked) -> Response {
+    tracked.answered();
+    let pieces = pieces(body, size).map(|bytes| Ok::<_, std::io::Error>(bytes)).collect::<Vec<_>>();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, content_type)], Body::from_stream(stream::iter(pieces))).into_response()
+}
+
+#[derive(Clone)]
 enum Write {
     Bytes(Bytes),
     Pause(Duration),
@@ -105,7 +114,12 @@ fn writes(
     frames: Vec<String>,
     tracked: Tracked,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
-    let steps = plan(script, frames).into_iter();
+    let repeated = match script.end {
+        End::Repeat { times } => (last_piece(script, &frames), times),
+        _ => (Vec::new(), 0),
+    };
+    let again = std::iter::repeat_n(repeated.0, repeated.1).flatten();
+    let steps = plan(script, frames).into_iter().chain(again);
     stream::unfold((steps, tracked), |(mut steps, mut tracked)| async move {
         loop {
             match steps.next() {
@@ -125,6 +139,13 @@ fn writes(
     })
 }
 
+/// The last piece as it is written again and again.
+fn last_piece(script: &Script, frames: &[String]) -> Vec<Write> {
+    let mut plan = vec![Write::Pause(Duration::from_millis(script.pause_ms))];
+    push(&mut plan, format!("data: {}\r\n\r\n", frames.last().cloned().unwrap_or_default()), script.cut);
+    plan
+}
+
 fn plan(script: &Script, frames: Vec<String>) -> Vec<Write> {
     let line_end = if script.lf { "\n" } else { "\r\n" };
     let mut plan = Vec::new();
@@ -138,7 +159,13 @@ fn plan(script: &Script, frames: Vec<String>) -> Vec<Write> {
         push(&mut plan, format!("data: {frame}{end}"), script.cut);
     }
     match &script.end {
-        End::Whole | End::WithoutBlankLine => {}
+        End::Whole | End::WithoutBlankLine | End::Repeat { .. } => {}
+        End::MidCharacter => {
+            let mut bytes = b"data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"half of ".to_vec();
+            bytes.push("ñ".as_bytes()[0]);
+            let size = script.cut.unwrap_or(usize::MAX).max(1);
+            plan.extend(bytes.chunks(size).map(|bytes| Write::Bytes(Bytes::copy_from_slice(bytes))));
+        }
         End::BareError(trouble) => push(&mut plan, format!("{:#}", trouble.answer().1), script.cut),
         End::ErrorFrame(trouble) => {
             push(&mut plan, format!("data: {}{line_end}{line_end}", trouble.answer().1), script.cut);
@@ -151,6 +178,10 @@ fn plan(script: &Script, frames: Vec<String>) -> Vec<Write> {
 }
 
 fn push(plan: &mut Vec<Write>, text: String, cut: Option<usize>) {
+    plan.extend(pieces(&text, cut).map(Write::Bytes));
+}
+
+fn pieces(text: &str, cut: Option<usize>) -> impl Iterator<Item = Bytes> + '_ {
     let size = cut.unwrap_or(usize::MAX).max(1);
-    plan.extend(text.as_bytes().chunks(size).map(|bytes| Write::Bytes(Bytes::copy_from_slice(bytes))));
+    text.as_bytes().chunks(size).map(Bytes::copy_from_slice)
 }

@@ -255,6 +255,7 @@ impl Connection {
             model: asked.model.filter(|model| !model.is_empty()),
             temperature: None,
             max_output_tokens: None,
+            chain: None,
             dropped_turns: 0,
         };
         let mut job = json!({ "kind": Kind::AiChat, "payload": chat });

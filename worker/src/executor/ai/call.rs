@@ -65,6 +65,11 @@ impl Call {
         }
     }
 
+    /// So many of `all` are done.
+    pub fn share(&self, done: usize, all: usize) {
+        self.context.observer.progress(done as f64 / all.max(1) as f64, "");
+    }
+
     /// Whether the user has seen text of the answer.
     pub fn said(&self) -> bool {
         self.said

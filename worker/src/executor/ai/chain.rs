@@ -7,6 +7,7 @@ use flota_proto::kinds::{ChatPayload, ChatResult, EmbedPayload, Finish};
 use secrecy::SecretString;
 
 use super::super::Failure;
+use super::breaker::Breakers;
 use super::call::Call;
 use super::fault::{Fault, Place};
 use super::provider::{Ask, Provider};
@@ -45,6 +46,13 @@ impl Candidate<'_> {
     }
 }
 
+/// Who is spared: keys and models that rest, providers that failed too often.
+#[derive(Debug, Default)]
+pub struct Care {
+    rests: Rests,
+    breakers: Breakers,
+}
+
 /// What is asked.
 #[derive(Clone, Copy)]
 pub enum Task<'a> {
@@ -54,20 +62,15 @@ pub enum Task<'a> {
     Embed(&'a EmbedPayload),
 }
 
-/// Asks `candidates` in order; the result as JSON.
+/// Asks `candidates` in order, each once; the result as JSON.
 ///
 /// # Errors
 /// The failure of the attempt.
-pub async fn run(
-    candidates: &[Candidate<'_>],
-    task: Task<'_>,
-    rests: &Rests,
-    call: &mut Call,
-) -> Result<Bytes, Failure> {
+pub async fn run(candidates: &[Candidate<'_>], task: Task<'_>, care: &Care, call: &mut Call) -> Result<Bytes, Failure> {
     let mut failures: Vec<Failure> = Vec::new();
     let mut left: Vec<&Candidate<'_>> = candidates.iter().rev().collect();
     while let Some(candidate) = left.pop() {
-        let fault = match ask_unless_resting(candidate, task, rests, call).await {
+        let fault = match ask_unless_resting(candidate, task, care, call).await {
             Ok(json) => return Ok(json),
             Err(fault) => fault,
         };
@@ -87,15 +90,16 @@ pub async fn run(
 async fn ask_unless_resting(
     candidate: &Candidate<'_>,
     task: Task<'_>,
-    rests: &Rests,
+    care: &Care,
     call: &mut Call,
 ) -> Result<Bytes, Fault> {
-    if rests.rests(candidate.key, &candidate.model, clock::now()) {
-        return Err(Fault::QuotaDay);
-    }
+    let (provider, model) = (candidate.provider.name(), candidate.model.as_str());
+    care.rests.admit(candidate.key, model, clock::now())?;
+    care.breakers.admit(provider, model, clock::now())?;
     let result = ask(candidate, task, call).await;
-    if result == Err(Fault::QuotaDay) {
-        rests.begin(candidate.key, &candidate.model, clock::now());
+    care.breakers.note(provider, model, &result, clock::now());
+    if let Err(fault) = &result {
+        care.rests.note(candidate.key, model, fault, clock::now());
     }
     result
 }

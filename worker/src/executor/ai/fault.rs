@@ -37,6 +37,8 @@ pub enum Fault {
     Empty,
     /// Not what the protocol says; what.
     Unreadable(&'static str),
+    /// It failed too often to be asked now; for how long still.
+    Resting(Duration),
     /// The attempt was cancelled.
     Cancelled,
 }
@@ -75,6 +77,7 @@ impl Fault {
             Self::Stopped(_) => "stopped",
             Self::Empty => "empty",
             Self::Unreadable(_) => "bad_answer",
+            Self::Resting(_) => "resting",
             Self::Cancelled => "cancelled",
         }
     }
@@ -83,6 +86,7 @@ impl Fault {
     pub fn retryable(&self) -> bool {
         match self {
             Self::RateLimited(_)
+            | Self::Resting(_)
             | Self::Busy(_)
             | Self::Unreachable(_)
             | Self::TimedOut
@@ -107,6 +111,7 @@ impl Fault {
             Self::BadKey
             | Self::ModelGone
             | Self::QuotaDay
+            | Self::Resting(_)
             | Self::Busy(_)
             | Self::Unreachable(_)
             | Self::Interrupted(_) => true,
@@ -125,7 +130,11 @@ impl Fault {
 
     /// How long the provider asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
-        if let Self::RateLimited(after) = self { *after } else { None }
+        match self {
+            Self::RateLimited(after) => *after,
+            Self::Resting(left) => Some(*left),
+            _ => None,
+        }
     }
 
     /// What was wrong at `place` and what to do, for people.
@@ -157,6 +166,10 @@ impl Fault {
             Self::Stopped(reason) => format!("'{model}' stopped without an answer, for the reason {reason}"),
             Self::Empty => format!("'{model}' ended without any text"),
             Self::Unreadable(what) => format!("{provider} answered something else than its protocol says: {what}"),
+            Self::Resting(left) => format!(
+                "{provider} failed with '{model}' several times in a row: it is asked again in {} s",
+                left.as_secs_f64().ceil()
+            ),
             Self::Cancelled => "the attempt was cancelled".to_owned(),
         }
     }

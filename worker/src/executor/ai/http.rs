@@ -14,6 +14,8 @@ use super::sse::{Decoder, Event};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is not a stream.
 const BODY_BYTES_MAX: usize = 64 << 20;
+/// The longest stream, with all that is not text.
+const STREAM_BYTES_MAX: usize = 64 << 20;
 /// The largest error body worth reading.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
@@ -101,12 +103,13 @@ pub struct Events {
     response: Response,
     decoder: Option<Decoder>,
     ready: std::collections::VecDeque<Event>,
+    bytes: usize,
 }
 
 impl Events {
     /// Those of `response`.
     pub fn of(response: Response) -> Self {
-        Self { response, decoder: Some(Decoder::default()), ready: std::collections::VecDeque::new() }
+        Self { response, decoder: Some(Decoder::default()), ready: std::collections::VecDeque::new(), bytes: 0 }
     }
 
     /// The next one, or `None` when the stream has ended.
@@ -121,6 +124,10 @@ impl Events {
             let Some(decoder) = &mut self.decoder else { return Ok(None) };
             match chunk(&mut self.response, call).await? {
                 Some(bytes) => {
+                    self.bytes += bytes.len();
+                    if self.bytes > STREAM_BYTES_MAX {
+                        return Err(Fault::Unreadable("a stream beyond 64 MiB"));
+                    }
                     let events = decoder.push(&bytes).map_err(|_| Fault::Unreadable("a frame beyond 16 MiB"))?;
                     self.ready.extend(events);
                 }

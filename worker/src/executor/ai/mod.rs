@@ -3,6 +3,7 @@
 //! [`provider`] says what each can do, [`chain`] in which order they are asked, [`fault`] what follows from a failure. [`call`]
 //! is the attempt: every wait goes through it, so that a cancel closes the connection at once.
 
+mod breaker;
 mod call;
 mod catalog;
 mod chain;
@@ -15,23 +16,24 @@ mod provider;
 mod rests;
 mod sse;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use flota_proto::Kind;
+use flota_proto::chain::{Link, Source};
 use flota_proto::kinds::Payload;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use self::call::Call;
 use self::catalog::Catalog;
-use self::chain::{Candidate, Task};
+use self::chain::{Candidate, Care, Task};
 use self::demo::{DEMO_MODEL, Demo};
 use self::fault::Place;
 use self::gemini::Gemini;
 use self::openai::OpenAi;
-use self::rests::Rests;
 use super::{Context, Executor, Failure, Output, Unit};
 
 /// The model of questions that name none.
@@ -59,6 +61,22 @@ pub struct AiConfig {
     pub local_url: Option<Url>,
     /// Its model; without it the first that it lists.
     pub local_model: Option<String>,
+    /// Whom questions are put to that don't say so themselves.
+    pub chain: Vec<Link>,
+    /// The models behind `small` and `large`; without one the local AI's is small and Gemini's large.
+    pub classes: BTreeMap<String, String>,
+}
+
+/// The classes of models.
+pub const CLASSES: [&str; 2] = [SMALL, LARGE];
+const SMALL: &str = "small";
+const LARGE: &str = "large";
+
+/// Which model is asked for, and of whom.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    model: Option<&'a str>,
+    chain: Option<&'a [Link]>,
 }
 
 /// Computes `ai.chat` and `ai.embed`.
@@ -70,7 +88,9 @@ pub struct AiExecutor {
     local: Option<OpenAi>,
     local_model: Option<String>,
     local_catalog: Catalog,
-    rests: Rests,
+    chain: Vec<Link>,
+    classes: BTreeMap<String, String>,
+    care: Care,
 }
 
 impl AiExecutor {
@@ -98,7 +118,9 @@ impl AiExecutor {
             local: config.local_url.map(OpenAi::new),
             local_model: config.local_model.filter(|model| !model.is_empty()),
             local_catalog: Catalog::default(),
-            rests: Rests::default(),
+            chain: config.chain,
+            classes: config.classes,
+            care: Care::default(),
         }
     }
 
@@ -116,78 +138,144 @@ impl AiExecutor {
         gemini && local
     }
 
-    /// Gemini with each key there is.
-    fn gemini_with<'a>(&'a self, own: Option<&'a SecretString>, model: &str) -> Vec<Candidate<'a>> {
-        let worker = self.key.as_ref().filter(|key| own.is_none_or(|own| own.expose_secret() != key.expose_secret()));
-        let with = |(key, whose)| Candidate { provider: &self.gemini, model: model.to_owned(), key: Some(key), whose };
-        let keys = own.map(|key| (key, OWN_KEY)).into_iter().chain(worker.map(|key| (key, WORKER_KEY)));
-        keys.map(with).collect()
+    /// Gemini with the question's own key or the worker's.
+    fn gemini_with<'a>(&'a self, source: Source, own: Option<&'a SecretString>, model: &str) -> Option<Candidate<'a>> {
+        let (key, whose) = match source {
+            Source::Own => (own?, OWN_KEY),
+            _ => (self.key.as_ref()?, WORKER_KEY),
+        };
+        Some(Candidate { provider: &self.gemini, model: bare_name(model).to_owned(), key: Some(key), whose })
     }
 
-    fn local_with(&self, model: String) -> Option<Candidate<'_>> {
+    fn local_with(&self, model: &str) -> Option<Candidate<'_>> {
         let provider = self.local.as_ref()?;
-        Some(Candidate { provider, model, key: None, whose: "this worker" })
+        Some(Candidate { provider, model: model.to_owned(), key: None, whose: "this worker" })
     }
 
-    /// The local AI with the model of questions that name none.
-    async fn local_default(&self) -> Option<Candidate<'_>> {
+    /// The local AI's model for questions that name none.
+    async fn local_default(&self) -> Option<String> {
         let local = self.local.as_ref()?;
         let known = || self.local_model.clone().or_else(|| self.local_catalog.first());
         if known().is_none() {
             // Just started, or it was not there: the call itself says why if it still isn't.
             self.local_catalog.refresh_logged(local, None).await;
         }
-        self.local_with(known().unwrap_or_else(|| "default".to_owned()))
+        Some(known().unwrap_or_else(|| "default".to_owned()))
     }
 
     fn serves_locally(&self, model: &str) -> bool {
         self.local_model.as_deref() == Some(model) || self.local_catalog.chat_models().iter().any(|m| m == model)
     }
 
-    /// Who is asked for `model`.
-    fn named<'a>(&'a self, own: Option<&'a SecretString>, model: &str) -> Vec<Candidate<'a>> {
+    /// The links that serve `model`, where the question does not say whom to ask.
+    fn serving(&self, own: Option<&SecretString>, model: &str) -> Vec<Source> {
         if model == DEMO_MODEL {
-            return vec![Candidate { provider: &Demo, model: model.to_owned(), key: None, whose: "this worker" }];
+            return vec![Source::Demo];
         }
         if self.serves_locally(model) {
-            return self.local_with(model.to_owned()).into_iter().collect();
+            return vec![Source::Local];
         }
-        let model = bare_name(model);
-        let gemini = self.gemini_with(own, model);
         // A local server may serve more than it lists, but not Google's own models.
-        let local = if model.starts_with("gemini") { None } else { self.local_with(model.to_owned()) };
-        if gemini.is_empty() { local.into_iter().collect() } else { gemini }
+        let keys = own.is_some() || self.key.is_some();
+        if keys || bare_name(model).starts_with("gemini") {
+            vec![Source::Own, Source::Gemini]
+        } else {
+            vec![Source::Local]
+        }
     }
 
-    /// Who is asked where no model is named.
-    async fn unnamed<'a>(&'a self, own: Option<&'a SecretString>, task: Task<'_>) -> Vec<Candidate<'a>> {
-        let models = match task {
+    /// What `small` and `large` mean here; `None` where nothing serves them.
+    fn of_class(&self, class: &str, own: bool) -> Option<Link> {
+        if let Some(model) = self.classes.get(class) {
+            let source = if self.serves_locally(model) { Source::Local } else { Source::Gemini };
+            return Some(Link { source, model: Some(model.clone()) });
+        }
+        let gemini = (self.key.is_some() || own).then_some(Source::Gemini);
+        let local = self.local.is_some().then_some(Source::Local);
+        let source = if class == SMALL { local.or(gemini) } else { gemini };
+        source.map(|source| Link { source, model: None })
+    }
+
+    /// Whom a question is put to, in order.
+    fn links(&self, asked: Asked<'_>, own: Option<&SecretString>) -> Vec<Link> {
+        let of = |source, model: Option<&str>| Link { source, model: model.map(str::to_owned) };
+        let class = asked.model.filter(|model| CLASSES.contains(model));
+        let own_first = |link: Link| {
+            let own = (link.source == Source::Gemini).then(|| Link { source: Source::Own, model: link.model.clone() });
+            own.into_iter().chain([link])
+        };
+        match (asked.chain, asked.model, class) {
+            (Some(chain), model, None) => {
+                chain.iter().map(|link| of(link.source, link.model.as_deref().or(model))).collect()
+            }
+            (_, _, Some(class)) => self.of_class(class, own.is_some()).into_iter().flat_map(own_first).collect(),
+            (None, Some(model), None) => {
+                self.serving(own, model).into_iter().map(|source| of(source, Some(model))).collect()
+            }
+            (None, None, None) => self.chain.clone(),
+        }
+    }
+
+    /// Providers, models and keys, in order.
+    async fn candidates<'a>(
+        &'a self,
+        asked: Asked<'_>,
+        own: Option<&'a SecretString>,
+        task: Task<'_>,
+    ) -> Vec<Candidate<'a>> {
+        let mut candidates: Vec<Candidate<'a>> = Vec::new();
+        for Link { source, model } in self.links(asked, own) {
+            match (source, model) {
+                (Source::Demo, _) => candidates.push(Candidate {
+                    provider: &Demo,
+                    model: DEMO_MODEL.to_owned(),
+                    key: None,
+                    whose: "this worker",
+                }),
+                (Source::Local, Some(model)) => candidates.extend(self.local_with(&model)),
+                (Source::Local, None) => {
+                    if let Some(model) = self.local_default().await {
+                        candidates.extend(self.local_with(&model));
+                    }
+                }
+                (Source::Own | Source::Gemini, Some(model)) => candidates.extend(self.gemini_with(source, own, &model)),
+                (Source::Own | Source::Gemini, None) => {
+                    for model in self.gemini_defaults(task) {
+                        candidates.extend(self.gemini_with(source, own, &model));
+                    }
+                }
+            }
+        }
+        each_once(candidates)
+    }
+
+    /// Gemini's models for questions that name none, the second where the first fails.
+    fn gemini_defaults(&self, task: Task<'_>) -> Vec<String> {
+        match task {
             Task::Chat(_) => {
                 let other = self.gemini_catalog.alternative(&self.gemini_model);
-                [Some(self.gemini_model.clone()), other]
+                std::iter::once(self.gemini_model.clone()).chain(other).collect()
             }
-            Task::Embed(_) => [Some(self.gemini_catalog.embedding_model()), None],
-        };
-        let mut candidates: Vec<_> =
-            models.into_iter().flatten().flat_map(|model| self.gemini_with(own, &model)).collect();
-        candidates.sort_by_key(|candidate| candidate.whose != OWN_KEY);
-        candidates.extend(self.local_default().await);
-        candidates
+            Task::Embed(_) => vec![self.gemini_catalog.embedding_model()],
+        }
     }
 
     async fn answer(&self, task: Task<'_>, own: Option<&SecretString>, call: &mut Call) -> Result<Output, Failure> {
-        let model = match task {
-            Task::Chat(chat) => chat.model.as_deref(),
-            Task::Embed(embed) => embed.model.as_deref(),
+        let asked = match task {
+            Task::Chat(chat) => Asked { model: chat.model.as_deref(), chain: chat.chain.as_deref() },
+            Task::Embed(embed) => Asked { model: embed.model.as_deref(), chain: None },
         };
-        let candidates = match model {
-            Some(model) => self.named(own, model),
-            None => call.wait(self.unnamed(own, task)).await.map_err(|fault| fault.failure(&NOBODY_YET))?,
-        };
-        if candidates.is_empty() {
-            return Err(self.no_api_key(model));
+        if let Task::Chat(chat) = task
+            && chat.dropped_turns > 0
+        {
+            call.note(&format!("the oldest {} turns of the conversation are left out", chat.dropped_turns));
         }
-        let json = chain::run(&candidates, task, &self.rests, call).await?;
+        let found = call.wait(self.candidates(asked, own, task)).await;
+        let candidates = found.map_err(|fault| fault.failure(&NOBODY_YET))?;
+        if candidates.is_empty() {
+            return Err(self.no_api_key(asked.model));
+        }
+        let json = chain::run(&candidates, task, &self.care, call).await?;
         Ok(Output { json, hashes: 0 })
     }
 
@@ -204,6 +292,23 @@ impl AiExecutor {
     }
 }
 
+/// Without those that were asked the same already, which a key that is both the user's and the worker's would make.
+fn each_once(candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
+    let mut once: Vec<Candidate<'_>> = Vec::new();
+    for candidate in candidates {
+        let key = |candidate: &Candidate<'_>| candidate.key.map(|key| key.expose_secret().to_owned());
+        let same = |other: &Candidate<'_>| {
+            other.provider.name() == candidate.provider.name()
+                && other.model == candidate.model
+                && key(other) == key(&candidate)
+        };
+        if !once.iter().any(same) {
+            once.push(candidate);
+        }
+    }
+    once
+}
+
 /// `gemini-x` of `models/gemini-x`.
 fn bare_name(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
@@ -218,6 +323,7 @@ impl Executor for AiExecutor {
     /// The default first; at most one of them (its name says `embedding`) makes vectors only.
     fn models(&self) -> Vec<String> {
         let mut names = Vec::new();
+        let classes = CLASSES.iter().filter(|class| self.of_class(class, false).is_some());
         if self.key.is_some() {
             names.push(self.gemini_model.clone());
             names.extend(self.gemini_catalog.chat_models());
@@ -227,7 +333,7 @@ impl Executor for AiExecutor {
             names.extend(self.local_model.clone());
             names.extend(self.local_catalog.chat_models());
         }
-        catalog::offered(names)
+        catalog::offered(names.into_iter().chain(classes.map(|class| (*class).to_owned())))
     }
 
     async fn execute(&self, unit: Unit, context: Context) -> Result<Output, Failure> {

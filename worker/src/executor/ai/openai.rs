@@ -16,6 +16,9 @@ use super::http::{self, Events};
 use super::provider::{Answer, Ask, Model, Provider};
 use super::sse::Event;
 
+/// Texts sent at once.
+const EMBED_BATCH: usize = 100;
+
 /// The server at one base URL.
 #[derive(Debug)]
 pub struct OpenAi {
@@ -59,6 +62,21 @@ impl OpenAi {
     }
 }
 
+impl OpenAi {
+    /// One call, its vectors in the order of `texts`.
+    async fn embed_batch(&self, model: &str, texts: &[String], call: &mut Call) -> Result<Embeddings, Fault> {
+        let body = json!({"model": model, "input": texts});
+        let response = self.send(self.client.post(self.url(&["embeddings"])).json(&body), call).await?;
+        let mut answer: Embeddings = serde_json::from_value(http::json(response, call).await?)
+            .map_err(|_| Fault::Unreadable("no list of vectors"))?;
+        answer.data.sort_by_key(|item| item.index);
+        if !answer.data.iter().map(|item| item.index).eq(0..texts.len()) {
+            return Err(Fault::Unreadable("not one vector a text"));
+        }
+        Ok(answer)
+    }
+}
+
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(Duration::from_secs(24 * 3600)))
@@ -89,16 +107,16 @@ impl Provider for OpenAi {
     }
 
     async fn embed(&self, ask: Ask<'_>, embed: &EmbedPayload, call: &mut Call) -> Result<EmbedResult, Fault> {
-        let body = json!({"model": ask.model, "input": embed.texts});
-        let response = self.send(self.client.post(self.url(&["embeddings"])).json(&body), call).await?;
-        let mut answer: Embeddings = serde_json::from_value(http::json(response, call).await?)
-            .map_err(|_| Fault::Unreadable("no list of vectors"))?;
-        answer.data.sort_by_key(|item| item.index);
-        if !answer.data.iter().map(|item| item.index).eq(0..embed.texts.len()) {
-            return Err(Fault::Unreadable("not one vector a text"));
+        let (model, provider) = (ask.model.to_owned(), self.name().to_owned());
+        let mut result = EmbedResult { vectors: Vec::new(), model, provider, usage: Usage::default() };
+        for texts in embed.texts.chunks(EMBED_BATCH) {
+            let batch = self.embed_batch(ask.model, texts, call).await?;
+            result.vectors.extend(batch.data.into_iter().map(|item| item.embedding));
+            result.usage.input_tokens += batch.usage.map_or(0, |usage| usage.prompt_tokens);
+            result.model = batch.model.unwrap_or(result.model);
+            call.share(result.vectors.len(), embed.texts.len());
         }
-        let vectors = answer.data.into_iter().map(|item| item.embedding).collect();
-        Ok(EmbedResult { vectors, model: answer.model.unwrap_or_else(|| ask.model.to_owned()) })
+        Ok(result)
     }
 
     async fn models(&self, _key: Option<&SecretString>, call: &mut Call) -> Result<Vec<Model>, Fault> {
@@ -143,6 +161,13 @@ struct ModelId {
 struct Embeddings {
     data: Vec<Embedding>,
     model: Option<String>,
+    usage: Option<EmbedUsage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct EmbedUsage {
+    #[serde(default)]
+    prompt_tokens: u64,
 }
 
 #[derive(Debug, Deserialize)]

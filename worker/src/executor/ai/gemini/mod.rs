@@ -5,7 +5,7 @@ mod refusal;
 mod wire;
 
 use async_trait::async_trait;
-use flota_proto::kinds::{ChatPayload, EmbedPayload, EmbedResult, Role};
+use flota_proto::kinds::{ChatPayload, EmbedPayload, EmbedResult, Role, Usage};
 use reqwest::header::HeaderValue;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -110,8 +110,10 @@ impl Provider for Gemini {
         let mut vectors = Vec::new();
         for texts in embed.texts.chunks(EMBED_BATCH) {
             vectors.extend(self.embed_batch(ask, texts, call).await?);
+            call.share(vectors.len(), embed.texts.len());
         }
-        Ok(EmbedResult { vectors, model: ask.model.to_owned() })
+        let (model, provider) = (ask.model.to_owned(), self.name().to_owned());
+        Ok(EmbedResult { vectors, model, provider, usage: Usage::default() })
     }
 
     async fn models(&self, key: Option<&SecretString>, call: &mut Call) -> Result<Vec<Model>, Fault> {

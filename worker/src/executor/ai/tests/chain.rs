@@ -6,9 +6,10 @@ use super::*;
 
 const ALL: &str = "gemini-3.5-flash-lite";
 
-/// Gemini with a worker's key, and a local AI at the same stand-in.
+/// Gemini with a worker's key before a local AI at the same stand-in.
 fn both(fake: &FakeGemini) -> AiConfig {
-    AiConfig { gemini_api_key: Some(key(SECRET)), ..local_only(fake) }
+    let chain = links(&["own", "gemini", "local"]);
+    AiConfig { gemini_api_key: Some(key(SECRET)), chain, ..local_only(fake) }
 }
 
 fn with_own_key(chat: ChatPayload) -> Unit {
@@ -136,6 +137,8 @@ async fn the_demo_streams_says_what_it_is_and_can_be_stopped() {
         gemini_model: DEFAULT_MODEL.to_owned(),
         local_url: None,
         local_model: None,
+        chain: links(&["own", "local", "gemini"]),
+        classes: BTreeMap::new(),
     });
     assert_eq!(executor.models(), ["demo"]);
     let chat = || ChatPayload { model: Some("demo".to_owned()), ..question() };
@@ -162,7 +165,8 @@ async fn models_are_the_default_what_the_lists_say_and_the_demo() {
     let executor = AiExecutor::start(AiConfig { gemini_model: "gemini-3.5-pro".into(), ..both(&fake) });
     assert_eq!(executor.models()[..1], ["gemini-3.5-pro"]);
     let expected =
-        ["gemini-3.5-pro", "gemini-3.5-flash-lite", "local-model", "gemini-embedding-001", "demo"].map(str::to_owned);
+        ["gemini-3.5-pro", "gemini-3.5-flash-lite", "local-model", "gemini-embedding-001", "small", "large", "demo"];
+    let expected = expected.map(str::to_owned);
     until("the lists came", || executor.models() == expected).await;
     let listed: Vec<_> = fake.requests().into_iter().filter(|seen| seen.method == "GET").collect();
     assert!(listed.iter().all(|seen| !seen.query.contains("key")));

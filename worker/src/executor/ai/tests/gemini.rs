@@ -41,6 +41,7 @@ async fn the_request_is_what_the_api_knows_and_the_key_stands_in_its_header_only
         model: Some("models/gemini-3.5-pro".to_owned()),
         temperature: Some(0.5),
         max_output_tokens: Some(99),
+        chain: None,
         dropped_turns: 0,
     };
     ask(&AiExecutor::new(config(&fake)), chat).await.answer();

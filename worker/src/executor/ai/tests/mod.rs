@@ -1,9 +1,12 @@
 //! The executor against the stand-in, over real connections.
 
+mod bad_input;
 mod chain;
+mod classes;
 mod failures;
 mod gemini;
 mod local;
+mod table;
 
 use std::sync::Mutex;
 
@@ -55,6 +58,10 @@ fn key(text: &str) -> SecretString {
     SecretString::from(text.to_owned())
 }
 
+fn links(texts: &[&str]) -> Vec<Link> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
 /// Gemini with a worker's key, no local AI.
 fn config(fake: &FakeGemini) -> AiConfig {
     AiConfig {
@@ -63,6 +70,8 @@ fn config(fake: &FakeGemini) -> AiConfig {
         gemini_model: DEFAULT_MODEL.to_owned(),
         local_url: None,
         local_model: None,
+        chain: links(&["own", "local", "gemini"]),
+        classes: BTreeMap::new(),
     }
 }
 
@@ -77,7 +86,7 @@ fn local_only(fake: &FakeGemini) -> AiConfig {
 
 fn question() -> ChatPayload {
     let messages = vec![Message { role: Role::User, content: PROMPT.to_owned() }];
-    ChatPayload { messages, model: None, temperature: None, max_output_tokens: None, dropped_turns: 0 }
+    ChatPayload { messages, model: None, temperature: None, max_output_tokens: None, chain: None, dropped_turns: 0 }
 }
 
 fn unit(payload: Payload) -> Unit {
