@@ -170,6 +170,14 @@ pub struct Hashrates {
     pub minutes_15: f64,
 }
 
+impl std::ops::AddAssign for Hashrates {
+    fn add_assign(&mut self, other: Self) {
+        self.seconds_10 += other.seconds_10;
+        self.seconds_60 += other.seconds_60;
+        self.minutes_15 += other.minutes_15;
+    }
+}
+
 /// How a worker computes RandomX.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]

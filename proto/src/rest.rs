@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::kinds::{Class, Kind};
-use crate::mqtt::{Capabilities, Load, RandomxState, WorkerState};
+use crate::mqtt::{Capabilities, Hashrates, Load, RandomxState, WorkerState};
 use crate::time::{rfc3339, rfc3339_option};
 use crate::{JobId, Timestamp, UnitId, WorkerId};
 
@@ -565,8 +565,37 @@ pub struct Fleet {
     pub queue: QueueDepth,
     /// Hashes a second.
     pub hashrate: f64,
+    /// The same over 10 seconds, 60 seconds and 15 minutes, of the workers that are there.
+    #[serde(default)]
+    pub hashrates: Hashrates,
     /// Jobs by state.
     pub jobs: BTreeMap<JobState, u64>,
+}
+
+/// The fleet as it was at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FleetPoint {
+    /// When.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = String)]
+    pub timestamp: Timestamp,
+    /// Hashes a second, over 10 seconds.
+    pub hashrate: f64,
+    /// Jobs that wait for a worker.
+    pub waiting: u64,
+    /// Jobs that are assigned or computed.
+    pub running: u64,
+    /// Workers that are there.
+    pub workers: u64,
+}
+
+/// `GET /fleet/history`
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FleetHistory {
+    /// The time between two points.
+    pub interval_ms: u64,
+    /// The last hour, oldest first.
+    pub points: Vec<FleetPoint>,
 }
 
 /// A page of a list.

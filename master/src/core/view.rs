@@ -248,6 +248,9 @@ impl Core {
                 continue;
             }
             fleet.hashrate += worker.hashrate;
+            if let Some(randomx) = &worker.randomx {
+                fleet.hashrates += randomx.hashrates;
+            }
             for (class, slots) in &worker.slots {
                 let total = fleet.slots.entry(*class).or_default();
                 total.total += u64::from(*slots);

@@ -8,6 +8,7 @@ mod extract;
 mod fleet;
 mod guard;
 mod health;
+mod history;
 mod jobs;
 pub mod metrics;
 mod openapi;
@@ -93,6 +94,7 @@ struct App {
     logs: LogHub,
     metrics: metrics::Metrics,
     sessions: socket::Sessions,
+    history: history::History,
     streams: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -139,6 +141,7 @@ pub async fn start(
         logs,
         metrics: metrics::Metrics::new(prometheus, config.version),
         sessions: socket::Sessions::new(config.browsers_max),
+        history: history::History::default(),
         streams: Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS))),
         stop: stop.clone(),
         tasks: config.tasks.clone(),
@@ -151,6 +154,7 @@ pub async fn start(
 async fn serve(listener: TcpListener, app: Arc<App>) {
     let (layer, io) = socket::build(&app);
     app.tasks.spawn(socket::tick::run(app.clone(), io.clone()));
+    app.tasks.spawn(history::run(app.clone()));
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
