@@ -270,6 +270,10 @@ pub enum Command {
     Registered(mqtt::Register),
     Status(mqtt::WorkerStatus),
     BrokerUp,
+    /// Work with this RandomX key will come: workers may prepare for it.
+    Prepare {
+        key: Vec<u8>,
+    },
     StreamOpened {
         hello: Hello,
         sender: mpsc::Sender<v1::MasterMessage>,
@@ -328,7 +332,12 @@ impl Command {
             Self::LeaseCredential { reply, .. } => drop(reply.send(Err(refused))),
             Self::Conversation(ask) => ask.refuse(refused),
             Self::Stop { reply } => drop(reply.send(Err(refused))),
-            Self::Registered(_) | Self::Status(_) | Self::BrokerUp | Self::StreamClosed(_) | Self::Report { .. } => {}
+            Self::Registered(_)
+            | Self::Status(_)
+            | Self::BrokerUp
+            | Self::Prepare { .. }
+            | Self::StreamClosed(_)
+            | Self::Report { .. } => {}
         }
     }
 }

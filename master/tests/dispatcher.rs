@@ -133,10 +133,13 @@ impl Store for Controlled {
     }
 }
 
-struct Silent;
+/// Keeps what would be published.
+#[derive(Default)]
+struct Published(Mutex<Vec<(String, Bytes)>>);
 
-impl Publisher for Silent {
-    fn publish(&self, _: String, _: Bytes, _: bool, _: bool) -> Result<(), PublishError> {
+impl Publisher for Published {
+    fn publish(&self, topic: String, payload: Bytes, _: bool, _: bool) -> Result<(), PublishError> {
+        self.0.lock().unwrap().push((topic, payload));
         Ok(())
     }
 }
@@ -146,6 +149,7 @@ struct Master {
     control: Arc<Control>,
     handle: Handle,
     running: Running,
+    published: Arc<Published>,
 }
 
 impl Master {
@@ -182,9 +186,10 @@ impl Master {
             listeners: Arc::default(),
         };
         let (handle, commands) = Handle::channel();
+        let published = Arc::new(Published::default());
         let running =
-            Dispatcher::new(config, store, epoch, Arc::new(Silent), &handle).unwrap().spawn(commands).unwrap();
-        Self { directory, control, handle, running }
+            Dispatcher::new(config, store, epoch, published.clone(), &handle).unwrap().spawn(commands).unwrap();
+        Self { directory, control, handle, running, published }
     }
 
     async fn restart(self) -> Self {
@@ -240,6 +245,20 @@ fn key() -> Option<IdempotencyKey> {
 
 fn cancel(id: JobId) -> Command {
     Command::Cancel { principal: Principal::local(), id, reply: oneshot::channel().0 }
+}
+
+#[tokio::test]
+async fn a_key_that_comes_next_is_told_to_all_workers() {
+    let master = Master::start();
+    master.handle.tell(Command::Prepare { key: vec![0xab; 32] }).await.unwrap();
+    // What was sent before an answer has been carried out.
+    master.total().await;
+    let published = master.published.0.lock().unwrap();
+    let (_, payload) = published.iter().find(|(topic, _)| topic == "flota/control").expect("it is published");
+    let told: serde_json::Value = serde_json::from_slice(payload).unwrap();
+    assert_eq!((told["command"].as_str(), told["epoch"].as_u64()), (Some("prepare"), Some(1)));
+    assert_eq!(told["args"]["key"], "ab".repeat(32));
+    assert!(told["expires_at_ms"].as_u64() > told["issued_at_ms"].as_u64());
 }
 
 #[tokio::test]

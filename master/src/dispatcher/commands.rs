@@ -50,6 +50,7 @@ impl Dispatcher {
             Command::Registered(register) => self.registered(at, register),
             Command::Status(status) => self.apply(at, Input::Status(status)),
             Command::BrokerUp => {}
+            Command::Prepare { key } => self.prepare(&key),
             Command::StreamOpened { hello, sender, reply } => self.stream_opened(at, hello, sender, reply),
             Command::StreamClosed(stream) => {
                 self.streams.remove(&stream);

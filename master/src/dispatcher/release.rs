@@ -8,6 +8,7 @@ use flota_common::clock;
 use flota_proto::mqtt::{Command, Control, WorkerState, WorkerStatus};
 use flota_proto::rest::JobState;
 use flota_proto::{JobId, Kind, UnitId, WorkerId, v1};
+use serde_json::json;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -179,21 +180,31 @@ impl Dispatcher {
     }
 
     fn command_worker(&self, worker: &WorkerId, control: WorkerControl) {
+        let command = match control {
+            WorkerControl::Drain => Command::Drain,
+            WorkerControl::Pause => Command::Pause,
+            WorkerControl::Resume => Command::Resume,
+        };
+        self.order(self.config.topics.worker_control(worker), command, json!({}));
+    }
+
+    /// Tells all workers of a RandomX key that comes next. A hint: who misses it prepares when the work is there.
+    pub(super) fn prepare(&self, key: &[u8]) {
+        self.order(self.config.topics.control(), Command::Prepare, json!({ "key": hex::encode(key) }));
+    }
+
+    fn order(&self, topic: String, command: Command, args: serde_json::Value) {
         let now = clock::now();
         let control = Control {
             command_id: Uuid::now_v7().to_string(),
             epoch: self.epoch,
             issued_at_ms: now.0,
             expires_at_ms: now.0 + COMMAND_VALID_MS,
-            command: match control {
-                WorkerControl::Drain => Command::Drain,
-                WorkerControl::Pause => Command::Pause,
-                WorkerControl::Resume => Command::Resume,
-            },
-            args: serde_json::Value::Object(serde_json::Map::new()),
+            command,
+            args,
         };
         if let Ok(payload) = serde_json::to_vec(&control) {
-            self.send(self.config.topics.worker_control(worker), payload);
+            self.send(topic, payload);
         }
     }
 

@@ -169,7 +169,11 @@ impl Dispatcher {
             Command::Await { id, reply } => self.waiters.entry(id).or_default().push(reply),
             Command::Registered(register) => self.remember(&register),
             // Workers say these again.
-            Command::Status(_) | Command::StreamClosed(_) | Command::Report { .. } | Command::BrokerUp => {}
+            Command::Status(_)
+            | Command::StreamClosed(_)
+            | Command::Report { .. }
+            | Command::BrokerUp
+            | Command::Prepare { .. } => {}
             other => other.refuse(refused),
         }
     }

@@ -18,7 +18,7 @@ use super::book::Book;
 use super::listeners::{Listeners, NEWS_MAX, News, SOURCE_LABEL};
 use super::monerod::block;
 use super::status::{Status, Verdict};
-use crate::handle::{Handle, Refused};
+use crate::handle::{Command, Handle, Refused};
 use crate::submit::{NewJob, Principal};
 use crate::verifier::Verifier;
 
@@ -178,6 +178,10 @@ impl<W> Desk<W> {
         debug!("source {}: job {id} is its newest work", self.account.id);
         if let Some(before) = self.current.replace(id) {
             self.cancel(before).await;
+        }
+        if let Some(key) = work.next_key {
+            // A hint only, and said again with the next work.
+            let _ = self.handle.tell(Command::Prepare { key: key.to_vec() }).await;
         }
         Ok(id)
     }
