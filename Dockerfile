@@ -79,5 +79,5 @@ CMD ["master"]
 
 # No volume: a container has a data directory of its own, so that two workers never share one.
 FROM runtime AS worker
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 CMD ["flota", "healthcheck", "--worker"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 CMD ["flota", "healthcheck", "--worker"]
 CMD ["worker"]

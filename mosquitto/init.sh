@@ -29,5 +29,5 @@ share mqtt_worker $uid_flota worker
 share worker_token $uid_flota worker
 chmod 711 .
 
-echo "flota: page http://127.0.0.1:$FLOTA_WEB_PORT, its token: docker compose exec master cat /run/flota/master/token"
-echo "flota: watch: mosquitto_sub -p $FLOTA_MQTT_PORT -u viewer -P \"\$(docker compose exec -T mosquitto cat /run/flota/broker/mqtt_viewer)\" -v -t '$FLOTA_TOPIC_ROOT/logs' -t '$FLOTA_TOPIC_ROOT/workers/status'"
+echo "flota: page http://127.0.0.1:$DEPLOY_WEB_PORT, its token: docker compose exec master cat /run/flota/master/token"
+echo "flota: watch: mosquitto_sub -p $DEPLOY_MQTT_PORT -u viewer -P \"\$(docker compose exec -T mosquitto cat /run/flota/broker/mqtt_viewer)\" -v -t '$FLOTA_TOPIC_ROOT/logs' -t '$FLOTA_TOPIC_ROOT/workers/status'"

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Starts Mosquitto with the accounts whose passwords lie in FLOTA_SECRETS (mqtt_master, mqtt_worker, mqtt_viewer), and with the rules
+# Starts Mosquitto with the accounts whose passwords lie in DEPLOY_SECRETS (mqtt_master, mqtt_worker, mqtt_viewer), and with the rules
 # of `acl` below FLOTA_TOPIC_ROOT. Runs in the broker's image, as its user.
 set -eu
 umask 077
-secrets=${FLOTA_SECRETS:-/run/secrets}
+secrets=${DEPLOY_SECRETS:-/run/secrets}
 root=${FLOTA_TOPIC_ROOT:-flota}
 mkdir -p /tmp/flota
 for account in master worker viewer; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Copies the store, as it is at one moment, and the broker's data into one file, while all runs. Run it on the node of the store.
 #
-#   backup.sh [FILE]        default: backups/STACK-DATE.tar
+#   backup.sh [FILE]        default: STACK-DATE.tar in DEPLOY_BACKUPS, which is backups in this folder unless set
 #
 # What is in it: every job that was accepted before, with its result. What is not: passwords and tokens, which are the Swarm's secrets.
 # Exit codes: 0 done, 1 failed, 2 wrong usage, 3 Docker, the Swarm or the stack can't be reached.
@@ -22,8 +22,9 @@ while [ $# -gt 0 ]; do
 done
 umask 077
 if [ -z "$file" ]; then
-  mkdir -p backups
-  file=$ROOT/backups/$STACK-$(date +%Y%m%d-%H%M%S).tar
+  directory=$(from_caller "${DEPLOY_BACKUPS:-$ROOT/backups}")
+  mkdir -p "$directory"
+  file=$directory/$STACK-$(date +%Y%m%d-%H%M%S).tar
 fi
 [ ! -e "$file" ] || die "$file exists already"
 

@@ -8,7 +8,7 @@
 #                   RUNTIME_IMAGE, and needs BuildKit (docker buildx, or Docker 20.10 to 22)
 #   --no-cache      build every layer anew
 #
-# Environment: REGISTRY (such as registry.example.org:5000), FLOTA_VERSION (default: what git calls this tree), and the base images
+# Environment: REGISTRY (such as registry.example.org:5000), DEPLOY_VERSION (default: what git calls this tree), and the base images
 # RUST_IMAGE, NODE_IMAGE, RUNTIME_IMAGE, PYTHON_IMAGE.
 # Exit codes: 0 done, 1 failed, 2 wrong usage, 3 Docker can't be reached.
 # shellcheck source=scripts/swarm-lib.sh
@@ -32,8 +32,8 @@ done
 
 # A tree with changes is another version each time: a Swarm only looks at an image's name.
 version_of_tree() { git describe --tags --always --dirty="-$(date +%Y%m%d%H%M%S)" 2>/dev/null || date +%Y%m%d%H%M%S; }
-VERSION=${FLOTA_VERSION:-$(version_of_tree)}
-[[ $VERSION =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || usage_error "FLOTA_VERSION is '$VERSION', which is no image tag"
+VERSION=${DEPLOY_VERSION:-$(version_of_tree)}
+[[ $VERSION =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || usage_error "DEPLOY_VERSION is '$VERSION', which is no image tag"
 REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 
 need_docker
@@ -58,15 +58,15 @@ for argument in RUST_IMAGE NODE_IMAGE RUNTIME_IMAGE PYTHON_IMAGE; do
 done
 
 for target in "${targets[@]}"; do
-  name=${FLOTA_IMAGE_PREFIX}flota-$target
+  name=${DEPLOY_IMAGE_PREFIX}flota-$target
   step "image $name:$VERSION"
   docker build --target "$target" --build-arg "VERSION=$VERSION" --build-arg "REVISION=$REVISION" ${options[@]+"${options[@]}"} \
     -t "$name:$VERSION" -t "$name:latest" .
 done
 if [ -n "$REGISTRY" ]; then
   for target in "${targets[@]}"; do
-    step "pushing ${FLOTA_IMAGE_PREFIX}flota-$target"
-    for tag in "$VERSION" latest; do docker push "${FLOTA_IMAGE_PREFIX}flota-$target:$tag"; done
+    step "pushing ${DEPLOY_IMAGE_PREFIX}flota-$target"
+    for tag in "$VERSION" latest; do docker push "${DEPLOY_IMAGE_PREFIX}flota-$target:$tag"; done
   done
 fi
 say "built version $VERSION; deploy.sh deploys it, update.sh $VERSION brings a running stack to it"

@@ -12,15 +12,16 @@
 #   --example            add the service python-worker, with no task: scale.sh python-worker 2 starts two
 #   --timeout SECONDS    how long to wait until all is healthy (default 300)
 #   --print-join         the line that starts a worker on a machine outside the Swarm; holds secrets
-#   --print-secret NAME  token, worker_token, mqtt_master, mqtt_worker or mqtt_viewer
+#   --print-secret NAME  token, worker_token, seal_key, mqtt_master, mqtt_worker or mqtt_viewer
 #
-# Passwords and tokens are made once and kept as Swarm secrets; FLOTA_TOKEN, FLOTA_WORKER_TOKEN and GEMINI_API_KEY (or ..._FILE) are taken
-# from the environment where set. All other settings of stack.yml too, or from a file .env; docs/operations.md lists them.
+# Passwords and tokens are made once and kept as Swarm secrets; FLOTA_TOKEN, FLOTA_WORKER_TOKEN, FLOTA_SEAL_KEY and GEMINI_API_KEY (or
+# ..._FILE) are taken from the environment where set. What stack.yml leaves open is taken from there too, or from a file .env: DEPLOY_... says
+# how to deploy, FLOTA_... goes to the program. DEPLOY_FILES names more stack files to lay over stack.yml.
 # Exit codes: 0 done, 1 failed, 2 wrong usage, 3 Docker or the Swarm can't be reached.
 # shellcheck source=scripts/swarm-lib.sh
 . "$(dirname "$(readlink -f "$0")")/swarm-lib.sh"
 
-init='' advertise='' workers=${FLOTA_WORKERS:-} remote='' example='' timeout=300 print='' secret_asked=''
+init='' advertise='' workers=${DEPLOY_WORKERS:-} remote='' example='' timeout=300 print='' secret_asked=''
 while [ $# -gt 0 ]; do
   case $1 in
   --init) init=yes ;;
@@ -115,11 +116,15 @@ pin_store() {
   1) ;;
   *) die "several nodes are marked as the store's: $nodes" "take the label flota.store.$STACK from all but the one that has the volumes" ;;
   esac
-  export FLOTA_STORE_NODE="node.labels.flota.store.$STACK == yes"
+  export DEPLOY_STORE_NODE="node.labels.flota.store.$STACK == yes"
 }
 
-random_secret() {
+random_secret() { # NAME
   local text
+  if [ "$1" = seal_key ]; then
+    head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'
+    return
+  fi
   text=$(head -c 400 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9')
   printf '%s' "${text:0:32}"
 }
@@ -131,6 +136,7 @@ given_secret() {
   case $1 in
   token) variable=FLOTA_TOKEN ;;
   worker_token) variable=FLOTA_WORKER_TOKEN ;;
+  seal_key) variable=FLOTA_SEAL_KEY ;;
   gemini_api_key) variable=GEMINI_API_KEY ;;
   *) return 0 ;;
   esac
@@ -152,14 +158,14 @@ use_secret() {
   else
     name=$(secret_name "$1")
   fi
-  export "FLOTA_SECRET_${1^^}=$name"
+  export "DEPLOY_SECRET_${1^^}=$name"
 }
 
 make_secrets() {
   local name value
   for name in "${SECRETS[@]}"; do
     value=$(given_secret "$name")
-    [ -n "$value" ] || [ -n "$(secret_name "$name")" ] || value=$(random_secret)
+    [ -n "$value" ] || [ -n "$(secret_name "$name")" ] || value=$(random_secret "$name")
     use_secret "$name" "$value"
   done
   value=$(given_secret gemini_api_key)
@@ -171,15 +177,15 @@ make_secrets() {
 
 # The version that build.sh made last, here; elsewhere what the registry calls latest.
 choose_version() {
-  local image=${FLOTA_IMAGE_PREFIX}flota-master
-  if [ -z "${FLOTA_VERSION:-}" ]; then
-    FLOTA_VERSION=$(docker image inspect "$image:latest" --format '{{index .Config.Labels "org.opencontainers.image.version"}}' 2>/dev/null || true)
-    if [ -n "$FLOTA_VERSION" ] && ! docker image inspect "$image:$FLOTA_VERSION" >/dev/null 2>&1; then FLOTA_VERSION=latest; fi
+  local image=${DEPLOY_IMAGE_PREFIX}flota-master
+  if [ -z "${DEPLOY_VERSION:-}" ]; then
+    DEPLOY_VERSION=$(docker image inspect "$image:latest" --format '{{index .Config.Labels "org.opencontainers.image.version"}}' 2>/dev/null || true)
+    if [ -n "$DEPLOY_VERSION" ] && ! docker image inspect "$image:$DEPLOY_VERSION" >/dev/null 2>&1; then DEPLOY_VERSION=latest; fi
   fi
-  export FLOTA_VERSION=${FLOTA_VERSION:-latest}
+  export DEPLOY_VERSION=${DEPLOY_VERSION:-latest}
   if [ -n "$REGISTRY" ]; then return; fi
-  docker image inspect "$image:$FLOTA_VERSION" >/dev/null 2>&1 ||
-    die "there is no image $image:$FLOTA_VERSION here" "./build.sh builds it; or set REGISTRY to where it is"
+  docker image inspect "$image:$DEPLOY_VERSION" >/dev/null 2>&1 ||
+    die "there is no image $image:$DEPLOY_VERSION here" "./build.sh builds it; or set REGISTRY to where it is"
   local nodes
   nodes=$(docker node ls -q | grep -c .)
   [ "$nodes" = 1 ] || die "this Swarm has $nodes nodes, and the others can't get images from here" \
@@ -189,7 +195,7 @@ choose_version() {
 choose_workers() {
   if [ -z "$workers" ] && have_service worker; then workers=$(replicas_wanted worker); fi
   [ -n "$workers" ] || workers=$(docker node ls --format '{{.Status}} {{.Availability}}' | grep -c '^Ready Active$') || workers=1
-  export FLOTA_WORKERS=$workers
+  export DEPLOY_WORKERS=$workers
 }
 
 choose_files() {
@@ -197,23 +203,25 @@ choose_files() {
   if [ -n "$remote" ] || { have_service master && [ -n "$(published master 50051)" ]; }; then files+=(-c stack.remote.yml); fi
   if have_service python-worker; then
     example=yes
-    FLOTA_PYTHON_WORKERS=${FLOTA_PYTHON_WORKERS:-$(replicas_wanted python-worker)}
-    export FLOTA_PYTHON_WORKERS
+    DEPLOY_PYTHON_WORKERS=${DEPLOY_PYTHON_WORKERS:-$(replicas_wanted python-worker)}
+    export DEPLOY_PYTHON_WORKERS
   fi
   [ -z "$example" ] || files+=(-c stack.example.yml)
+  local file
+  for file in ${DEPLOY_FILES:-}; do files+=(-c "$(from_caller "$file")"); done
 }
 
 hash_configs() {
-  FLOTA_BROKER_CONF_HASH=$(content_hash <mosquitto/mosquitto.conf)
-  FLOTA_BROKER_ACL_HASH=$(content_hash <mosquitto/acl)
-  FLOTA_BROKER_START_HASH=$(content_hash <mosquitto/start.sh)
-  export FLOTA_BROKER_CONF_HASH FLOTA_BROKER_ACL_HASH FLOTA_BROKER_START_HASH
+  DEPLOY_BROKER_CONF_HASH=$(content_hash <mosquitto/mosquitto.conf)
+  DEPLOY_BROKER_ACL_HASH=$(content_hash <mosquitto/acl)
+  DEPLOY_BROKER_START_HASH=$(content_hash <mosquitto/start.sh)
+  export DEPLOY_BROKER_CONF_HASH DEPLOY_BROKER_ACL_HASH DEPLOY_BROKER_START_HASH
 }
 
 fail_with_tasks() { # MESSAGE SERVICE
   local lines
   mapfile -t lines < <(task_errors "$2")
-  die "$1" ${lines[@]+"${lines[@]}"} "no suitable node? FLOTA_WORKER_MEMORY_RESERVED says what a worker needs; ./logs.sh $2 shows what it says"
+  die "$1" ${lines[@]+"${lines[@]}"} "no suitable node? DEPLOY_WORKER_MEMORY_RESERVED says what a worker needs; ./logs.sh $2 shows what it says"
 }
 
 need_docker
@@ -231,7 +239,7 @@ declare -A before=()
 for service in $(services); do before[$service]=$(update_state "$service"); done
 resolve=(--resolve-image never)
 [ -z "$REGISTRY" ] || resolve=(--resolve-image always --with-registry-auth)
-step "stack $STACK: version $FLOTA_VERSION, $FLOTA_WORKERS workers"
+step "stack $STACK: version $DEPLOY_VERSION, $DEPLOY_WORKERS workers"
 docker stack deploy "${files[@]}" "${resolve[@]}" --prune "$STACK" || die "docker stack deploy failed (its message is above)"
 
 end=$((SECONDS + timeout))

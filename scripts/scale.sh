@@ -32,7 +32,7 @@ have_service "$service" || usage_error "no service '$service': there are $(servi
 need_token
 
 docker service scale --detach "${STACK}_$service=$wanted" >/dev/null
-scaled() { settled "$service" && [ "$(replicas_shown "$service")" = "$wanted/$wanted" ]; }
+scaled() { [ "$(replicas_wanted "$service")" = "$wanted" ] && settled "$service"; }
 started=$SECONDS
 if ! until_true "$timeout" scaled; then
   mapfile -t lines < <(task_errors "$service")

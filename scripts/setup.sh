@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, and says what and how large before it does. Quick when all is there.
 #
-#   scripts/setup.sh PART…     parts: build (Rust, C compiler), lint, page (Node), test (broker, browser, Python)
+#   scripts/setup.sh PART…     parts: build (Rust, C compiler), lint, page (Node), test (broker, browser, Python), swarm (Docker)
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -54,7 +54,18 @@ collect_packages() {
       [ -n "$(chromium_path)" ] || need chromium
       if ! venv_fits && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then need python3 python3-venv; fi
       ;;
-    *) die "no part '$part': there are build, lint, page and test" ;;
+    swarm)
+      { [ -x /usr/bin/docker ] && have dockerd; } || need docker.io
+      have docker-compose || docker compose version >/dev/null 2>&1 || need docker-compose
+      have docker-registry || need docker-registry
+      have mmdebstrap || need mmdebstrap
+      [ -x /usr/sbin/iptables ] || need iptables
+      have ip || need iproute2
+      have curl || need curl
+      have jq || need jq
+      have mosquitto_sub || need mosquitto-clients
+      ;;
+    *) die "no part '$part': there are build, lint, page, test and swarm" ;;
     esac
   done
   [ -e /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates
@@ -96,13 +107,21 @@ install_packages() {
     as_root rm -f "$policy"
     trap - EXIT
   fi
-  case " ${packages[*]} " in
-  *" mosquitto "*) disable_service mosquitto ;;
-  esac
+  local package
+  for package in "${packages[@]}"; do
+    case $package in
+    mosquitto | docker-registry) disable_service "$package" ;;
+    docker.io) disable_service docker.socket docker ;;
+    esac
+  done
 }
 
 # A service that came with a package of ours: neither now nor at the next start of the machine.
-disable_service() {
+disable_service() { # SERVICE…
+  local service
+  for service in "$@"; do disable_one "$service"; done
+}
+disable_one() {
   if [ -d /run/systemd/system ]; then
     as_root systemctl disable --now "$1" >/dev/null 2>&1 || true
   elif have systemctl; then

@@ -35,17 +35,17 @@ load_env_file() {
 }
 load_env_file
 
-STACK=${FLOTA_STACK:-flota}
-[[ $STACK =~ ^[a-z0-9][a-z0-9_-]*$ ]] || usage_error "FLOTA_STACK is '$STACK': lowercase letters, digits, - and _"
-export FLOTA_STACK=$STACK
+STACK=${DEPLOY_STACK:-flota}
+[[ $STACK =~ ^[a-z0-9][a-z0-9_-]*$ ]] || usage_error "DEPLOY_STACK is '$STACK': lowercase letters, digits, - and _"
+export DEPLOY_STACK=$STACK
 REGISTRY=${REGISTRY:-}
-export FLOTA_IMAGE_PREFIX=${FLOTA_IMAGE_PREFIX:-${REGISTRY:+$REGISTRY/}}
-export FLOTA_MOSQUITTO_IMAGE=${FLOTA_MOSQUITTO_IMAGE:-eclipse-mosquitto:2}
+export DEPLOY_IMAGE_PREFIX=${DEPLOY_IMAGE_PREFIX:-${REGISTRY:+$REGISTRY/}}
+export DEPLOY_MOSQUITTO_IMAGE=${DEPLOY_MOSQUITTO_IMAGE:-eclipse-mosquitto:2}
 export FLOTA_TOPIC_ROOT=${FLOTA_TOPIC_ROOT:-flota}
 
 # Secrets of the stack; gemini_api_key only where there is one.
 # shellcheck disable=SC2034
-SECRETS=(token worker_token mqtt_master mqtt_worker mqtt_viewer)
+SECRETS=(token worker_token seal_key mqtt_master mqtt_worker mqtt_viewer)
 
 need_tools() {
   local tool missing=()
@@ -69,7 +69,7 @@ need_manager() {
 
 need_stack() {
   need_manager
-  have_service master || unreachable "there is no stack '$STACK' here" "deploy.sh makes it; FLOTA_STACK names another"
+  have_service master || unreachable "there is no stack '$STACK' here" "deploy.sh makes it; DEPLOY_STACK names another"
 }
 
 # ── services
@@ -78,7 +78,21 @@ have_service() { docker service inspect "${STACK}_$1" >/dev/null 2>&1; }
 services() { docker service ls --filter "label=com.docker.stack.namespace=$STACK" --format '{{.Name}}' | sed "s/^${STACK}_//" | sort; }
 service_format() { docker service inspect "${STACK}_$1" --format "$2" 2>/dev/null; }
 replicas_wanted() { service_format "$1" '{{.Spec.Mode.Replicated.Replicas}}'; }
-replicas_shown() { docker service ls --filter "name=${STACK}_$1" --format '{{.Name}} {{.Replicas}}' | awk -v name="${STACK}_$1" '$1 == name {print $2}'; }
+# tasks SERVICE: how many run as wanted, and how many are still to end. A node that is down answers for none of its tasks.
+tasks() {
+  local down
+  down=$(docker node ls --format '{{.Hostname}} {{.Status}}' | awk '$2 == "Down" {print $1}' | tr '\n' ' ')
+  docker service ps "${STACK}_$1" --format '{{.Node}}|{{.DesiredState}}|{{.CurrentState}}' 2>/dev/null | awk -F '|' -v down=" $down" '
+    index(down, " " $1 " ") {next}
+    $2 == "Running" && $3 ~ /^Running/ {running++}
+    $2 != "Running" && $2 != "Ready" && $3 ~ /^(New|Pending|Assigned|Accepted|Preparing|Ready|Starting|Running)/ {ending++}
+    END {print running + 0, ending + 0}'
+}
+replicas_shown() {
+  local running
+  read -r running _ < <(tasks "$1")
+  printf '%s/%s\n' "$running" "$(replicas_wanted "$1")"
+}
 service_image() { service_format "$1" '{{.Spec.TaskTemplate.ContainerSpec.Image}}' | sed 's/@.*//'; }
 update_state() { service_format "$1" '{{with .UpdateStatus}}{{.State}} {{.StartedAt}}{{end}}'; }
 
@@ -155,20 +169,18 @@ until_true() {
   done
 }
 
-settled() { # SERVICE: all tasks that are wanted run, and nothing is being changed
-  local shown state
-  shown=$(replicas_shown "$1")
+settled() { # SERVICE: all tasks that are wanted run, the others have ended, and nothing is being changed
+  local state running ending
   state=$(update_state "$1")
   case ${state%% *} in updating | rollback_started) return 1 ;; esac
-  [ -n "$shown" ] && [ "${shown%/*}" = "${shown#*/}" ]
+  read -r running ending < <(tasks "$1")
+  [ "$running" = "$(replicas_wanted "$1")" ] && [ "$ending" = 0 ]
 }
 # Twice, because an update begins a moment after it was asked for.
 settled_twice() { settled "$1" && sleep 2 && settled "$1"; }
 wait_settled() { until_true "$2" settled_twice "$1"; }
 
-no_tasks() { # SERVICE: none is left that runs or shuts down
-  ! docker service ps "${STACK}_$1" --format '{{.CurrentState}}' 2>/dev/null | grep -qE '^(New|Pending|Assigned|Accepted|Preparing|Ready|Starting|Running)'
-}
+no_tasks() { [ "$(tasks "$1")" = "0 0" ]; } # SERVICE: none runs or is still to end
 
 # ── secrets
 

@@ -55,7 +55,7 @@ log: {level: error}
 storage: {filesystem: {rootdirectory: $WORK/registry}}
 http: {addr: "$REGISTRY_AT"}
 YAML
-  in_net sw docker-registry serve "$WORK/registry.yml" >"$WORK/registry.log" 2>&1 &
+  nsenter --net="/run/netns/${NET_ID}sw" docker-registry serve "$WORK/registry.yml" >"$WORK/registry.log" 2>&1 &
   REGISTRY_PID=$!
 }
 
@@ -74,8 +74,10 @@ start_docker() { # NODE
 }
 docker_answers() { docker_on "$1" version >/dev/null 2>&1; }
 
-# Power loss: everything of the node ends at once, without a word.
+# Power loss: everything of the node ends at once, without a word. The kernel would close the connections of what is killed, so the
+# cable comes first.
 power_off() {
+  cut_off "$1" 2>/dev/null || true
   kill -9 "${NODE_PID[$1]}" 2>/dev/null || true
   wait "${NODE_PID[$1]}" 2>/dev/null || true
 }
