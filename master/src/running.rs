@@ -21,7 +21,7 @@ use crate::handle::Handle;
 use crate::logs::LogHub;
 use crate::mqtt::{LinkConfig, connect};
 use crate::seal::Sealer;
-use crate::sources::{Book, Listeners, Sources};
+use crate::sources::{Book, GuestConfig, Listeners, Sources};
 use crate::store::{Retention, SqliteStore, Store, StoreError};
 use crate::verifier::Verifier;
 use crate::web::{self, WebConfig, WebError};
@@ -58,6 +58,8 @@ pub struct MasterConfig {
     pub mqtt_user: Option<String>,
     /// Its password.
     pub mqtt_password: Option<SecretString>,
+    /// Where stock miners may join as guests.
+    pub stratum_listen: Option<SocketAddr>,
     /// What all topics begin with.
     pub topic_root: String,
     /// How simple workers are served.
@@ -143,6 +145,9 @@ impl RunningMaster {
             verifier,
             Book::open(&config.store, epoch, config.sealer.clone())?,
         );
+        if let Err(refused) = sources.load().await {
+            error!("the work sources could not be brought back: {refused}");
+        }
         let tasks = TaskTracker::new();
         let web_config = WebConfig {
             listen: config.web_listen,
@@ -196,8 +201,10 @@ impl RunningMaster {
             let _ = tell_end.send(Some(reason));
         });
         info!(epoch, "the master has taken charge");
-        if let Err(refused) = sources.restore().await {
-            error!("the work sources could not be brought back: {refused}");
+        sources.resume().await;
+        if let Some(listen) = config.stratum_listen {
+            let guests = GuestConfig { listen, token: config.worker_token.clone(), tasks: tasks.clone() };
+            sources.let_guests_in(guests, stop_web.clone()).await.map_err(StartError::Other)?;
         }
         let saving = tokio::spawn({
             let sources = sources.clone();

@@ -3,6 +3,8 @@
 
 pub mod chaos;
 pub mod fake_gemini;
+pub mod fake_node;
+pub mod fake_pool;
 pub mod monerod;
 pub mod mosquitto;
 pub mod node;

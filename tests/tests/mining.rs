@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use flota_tests::fake_node::{FakeNode, Manner};
 use flota_tests::monerod::WALLET;
 use flota_tests::until::until_within;
 use flota_tests::{Monerod, Mosquitto, Node, Rest, node::workers_ready, until};
@@ -169,4 +170,75 @@ async fn sources_that_can_not_work_are_refused_with_the_reason() {
         assert!(detail.contains(wanted), "{detail} should say {wanted}");
     }
     assert_eq!(rest.get("/sources").await.body["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_node_does_wrong_is_said_and_mended_when_it_is_right_again() {
+    let node = FakeNode::start().await;
+    let fleet = Node::up().with("FLOTA_RANDOMX_THREADS", "1").start().await;
+    let rest = fleet.rest();
+    workers_ready(&rest, 1).await;
+    let config = json!({"url": node.url(), "wallet_address": WALLET});
+    rest.post("/sources", &json!({"id": "solo", "source": "monerod", "config": config})).await.expect(201);
+    let shows = |what: String, state: &'static str, detail: &'static str| {
+        let rest = rest.clone();
+        async move {
+            until(&what, || async {
+                let source = source(&rest).await;
+                let said = source["detail"].as_str().unwrap_or_default().contains(detail);
+                if source["state"] == state && said { Ok(()) } else { Err(source) }
+            })
+            .await;
+        }
+    };
+    let wrong = [
+        (Manner::Testnet, "failing", "another chain"),
+        (Manner::Synchronising, "failing", "synchronising"),
+        (Manner::NoDifficulty, "failing", "difficulty is 0"),
+        (Manner::HalfBlob, "failing", "malformed"),
+        (Manner::Mismatch, "failing", "different blocks"),
+        (Manner::NoSeed, "failing", "seed_hash"),
+        (Manner::Refuses, "failing", "Core is busy"),
+        // The work at hand is still good for a while.
+        (Manner::Garbage, "mining", "nonsense"),
+        (Manner::Broken, "mining", "500"),
+        (Manner::Silent, "failing", "does not answer"),
+    ];
+    for (manner, state, detail) in wrong {
+        node.behave(Manner::Good);
+        shows(format!("it mines before the node is {manner:?}"), "mining", "").await;
+        node.behave(manner);
+        shows(format!("it says that the node is {manner:?}"), state, detail).await;
+    }
+    until("no work is left at the workers", || async {
+        let live = rest.get("/jobs?label=source=solo&state=pending,assigned,computing").await.body;
+        if live["items"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(live) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_login_takes_it_and_the_password_is_never_shown() {
+    let node = Monerod::new(1_000_000_000).with_option("--rpc-login=miner:pass word").start().await;
+    let fleet = Node::up().with("FLOTA_WORKER_SLOTS", "randomx=0").start().await;
+    let rest = fleet.rest();
+    let body = |password: &str| {
+        let config = json!({"url": node.url(), "wallet_address": WALLET, "user": "miner", "password": password});
+        json!({"id": "solo", "source": "monerod", "config": config})
+    };
+    rest.post("/sources", &body("wrong")).await.expect(201);
+    until("the wrong password is refused", || async {
+        let source = source(&rest).await;
+        if source["detail"].as_str().is_some_and(|detail| detail.contains("refuses")) { Ok(()) } else { Err(source) }
+    })
+    .await;
+    rest.send(rest.request(Method::DELETE, "/sources/solo")).await.expect(204);
+    rest.post("/sources", &body("pass word")).await.expect(201);
+    let shown = until("the right one is taken", || async {
+        let source = source(&rest).await;
+        if source["state"] == "mining" { Ok(source) } else { Err(source) }
+    })
+    .await;
+    assert!(!shown.to_string().contains("pass word"), "{shown}");
+    assert!(!fleet.log().contains("pass word"), "the log holds a password");
 }

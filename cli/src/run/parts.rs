@@ -92,6 +92,7 @@ pub fn master_config(
         allowed_origins: settings.allowed_origins.clone(),
         grpc_listen: grpc,
         grpc_advertise: settings.grpc_advertise.clone(),
+        stratum_listen: settings.stratum_listen.map(|listen| listen.address),
         worker_token: settings.worker_token.clone(),
         mqtt_url,
         mqtt_user: settings.mqtt_user.clone(),

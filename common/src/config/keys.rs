@@ -212,6 +212,14 @@ pub const KEYS: &[Key] = &[
     ),
     key!("mqtt_user", All, One, "", "Account at the broker", "1 to 512 characters"),
     key!("mqtt_password", All, Secret, "", "password at the broker", "1 to 512 characters on one line"),
+    key!(
+        "stratum_listen",
+        Master,
+        One,
+        "",
+        "Address where stock miners (XMRig) may join as guests; without it none may",
+        ADDRESS
+    ),
     key!("mqtt_listen", Master, One, "127.0.0.1:1883", "Address of the embedded broker", ADDRESS),
     key!(
         "topic_root",

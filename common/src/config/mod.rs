@@ -146,6 +146,8 @@ pub struct Settings {
     pub mqtt_user: Option<String>,
     pub mqtt_password: Option<SecretString>,
     pub mqtt_listen: Listen,
+    /// Where stock miners may join as guests.
+    pub stratum_listen: Option<Listen>,
     pub topic_root: String,
     pub data_dir: PathBuf,
     pub worker_id: Option<WorkerId>,
@@ -218,6 +220,9 @@ impl Settings {
         demand("web_listen", &self.web_listen, self.token.is_some(), "FLOTA_TOKEN (or FLOTA_TOKEN_FILE)");
         let workers = self.worker_token.is_some();
         demand("grpc_listen", &self.grpc_listen, workers, "FLOTA_WORKER_TOKEN (or FLOTA_WORKER_TOKEN_FILE)");
+        if let Some(listen) = &self.stratum_listen {
+            demand("stratum_listen", listen, workers, "FLOTA_WORKER_TOKEN (or FLOTA_WORKER_TOKEN_FILE)");
+        }
         let account = self.mqtt_user.is_some() && self.mqtt_password.is_some();
         if *broker == Broker::Embedded {
             demand("mqtt_listen", &self.mqtt_listen, account, "FLOTA_MQTT_USER and FLOTA_MQTT_PASSWORD");

@@ -63,6 +63,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         url: r.optional("url", parse::http_url),
         token: r.secret("token", parse::token),
         grpc_advertise: r.optional("grpc_advertise", parse::host_port),
+        stratum_listen: r.optional("stratum_listen", parse::address).map(|address| Listen { address, set: true }),
         allowed_origins: r.optional("allowed_origins", parse::origins).unwrap_or_default(),
         mqtt_url: r.optional("mqtt_url", parse::broker),
         mqtt_user: r.optional("mqtt_user", parse::text(512)),

@@ -210,6 +210,11 @@ impl Worker {
         !self.simple && matches!(self.reported, Some(WorkerState::Paused | WorkerState::Draining))
     }
 
+    /// A guest takes no units: it computes what its own connection gives it.
+    fn computes_by_itself(&self) -> bool {
+        self.slots.is_empty() && self.hashrate > 0.0
+    }
+
     /// What it does, as shown.
     pub fn state(&self) -> WorkerState {
         if !self.online() {
@@ -218,7 +223,7 @@ impl Worker {
             WorkerState::Paused
         } else if self.desired.drain || self.hands_back() {
             WorkerState::Draining
-        } else if self.held.is_empty() {
+        } else if self.held.is_empty() && !self.computes_by_itself() {
             WorkerState::Idle
         } else {
             WorkerState::Busy

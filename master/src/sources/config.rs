@@ -1,22 +1,26 @@
 //! What the operator says of a source: parsed, checked, and split into what may be shown and what may not.
 
 use flota_proto::kinds::{FieldError, object, parse};
-use flota_proto::sources::{MonerodConfig, SourceKind};
+use flota_proto::sources::{MonerodConfig, SourceKind, StratumConfig};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 
 use super::monerod::address;
+use super::stratum;
 
 /// Of jobs of sources, unless the operator says otherwise: what people wait for goes first.
 pub const PRIORITY: u8 = 2;
 const ID_CHARS_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 512;
+const POOLS_MAX: usize = 16;
 
 /// The configuration of a source.
 #[derive(Clone, Debug)]
 pub enum Config {
     /// Solo mining.
     Monerod(MonerodConfig),
+    /// Mining for pools.
+    Stratum(StratumConfig),
 }
 
 impl Config {
@@ -32,7 +36,11 @@ impl Config {
                 check_monerod(&config)?;
                 Ok(Self::Monerod(config))
             }
-            SourceKind::Stratum => Err(FieldError::new("source", "not yet")),
+            SourceKind::Stratum => {
+                let config: StratumConfig = parse("config", json.get())?;
+                check_stratum(&config)?;
+                Ok(Self::Stratum(config))
+            }
         }
     }
 
@@ -40,6 +48,7 @@ impl Config {
     pub fn kind(&self) -> SourceKind {
         match self {
             Self::Monerod(_) => SourceKind::Monerod,
+            Self::Stratum(_) => SourceKind::Stratum,
         }
     }
 
@@ -48,6 +57,10 @@ impl Config {
         match self {
             Self::Monerod(mut config) => {
                 let secrets = vec![config.password.take()];
+                (to_json(&config), to_json(&secrets).into())
+            }
+            Self::Stratum(mut config) => {
+                let secrets: Vec<Option<String>> = config.pools.iter_mut().map(|pool| pool.password.take()).collect();
                 (to_json(&config), to_json(&secrets).into())
             }
         }
@@ -66,7 +79,11 @@ impl Config {
                 let config: MonerodConfig = parse("config", shown)?;
                 Ok(Self::Monerod(MonerodConfig { password: secrets.into_iter().next().flatten(), ..config }))
             }
-            SourceKind::Stratum => Err(FieldError::new("source", "not yet")),
+            SourceKind::Stratum => {
+                let mut config: StratumConfig = parse("config", shown)?;
+                config.pools.iter_mut().zip(secrets).for_each(|(pool, password)| pool.password = password);
+                Ok(Self::Stratum(config))
+            }
         }
     }
 }
@@ -94,6 +111,27 @@ fn check_monerod(config: &MonerodConfig) -> Result<(), FieldError> {
     check_text("config.password", config.password.as_deref())?;
     if config.password.is_some() && config.user.is_none() {
         return Err(FieldError::new("config.user", "is needed with a password"));
+    }
+    Ok(())
+}
+
+fn check_stratum(config: &StratumConfig) -> Result<(), FieldError> {
+    if !(1..=POOLS_MAX).contains(&config.pools.len()) {
+        return Err(FieldError::new("config.pools", format!("must be 1 to {POOLS_MAX} pools")));
+    }
+    for (index, pool) in config.pools.iter().enumerate() {
+        let path = |field: &str| format!("config.pools[{index}].{field}");
+        let address = stratum::address(&pool.url).map_err(|error| FieldError::new(path("url"), error))?;
+        check_text(&path("user"), Some(&pool.user))?;
+        check_text(&path("password"), pool.password.as_deref())?;
+        check_text(&path("rig_id"), pool.rig_id.as_deref())?;
+        if let Some(fingerprint) = &pool.tls_fingerprint {
+            let wrong = |error| FieldError::new(path("tls_fingerprint"), error);
+            stratum::fingerprint_bytes(fingerprint).map_err(wrong)?;
+            if !address.tls {
+                return Err(wrong("is for stratum+ssl:// only".to_owned()));
+            }
+        }
     }
     Ok(())
 }

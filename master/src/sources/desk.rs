@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use super::book::Book;
 use super::listeners::{Listeners, NEWS_MAX, News, SOURCE_LABEL};
 use super::monerod::block;
+use super::offers::{FINDS_MAX, GuestFind, Offer, Offers, divide};
 use super::status::{Status, Verdict};
 use crate::handle::{Command, Handle, Refused};
 use crate::submit::{NewJob, Principal};
@@ -67,6 +68,8 @@ pub struct Account {
     pub priority: u8,
     /// What a worker must have.
     pub requires: Requires,
+    /// Where guests see its work.
+    pub offers: Offers,
 }
 
 impl Account {
@@ -144,18 +147,26 @@ pub struct Desk<W> {
     news: mpsc::Receiver<(JobId, News)>,
     current: Option<JobId>,
     works: VecDeque<(JobId, Arc<W>)>,
+    finds: mpsc::Sender<GuestFind>,
+    guests: mpsc::Receiver<GuestFind>,
 }
 
 impl<W> Desk<W> {
     /// An empty one.
     pub fn new(account: Account, handle: Handle, listeners: Arc<Listeners>) -> Self {
         let (sender, news) = mpsc::channel(NEWS_MAX);
-        Self { account, handle, listeners, sender, news, current: None, works: VecDeque::new() }
+        let (finds, guests) = mpsc::channel(FINDS_MAX);
+        Self { account, handle, listeners, sender, news, current: None, works: VecDeque::new(), finds, guests }
     }
 
     /// Whether the fleet has work.
     pub fn has_work(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// What was laid down last.
+    pub fn newest(&self) -> Option<&W> {
+        self.works.front().map(|(_, work)| &**work)
     }
 
     /// The fleet computes `work` from now on.
@@ -176,6 +187,8 @@ impl<W> Desk<W> {
         self.works.truncate(REMEMBERED);
         self.account.status.works_on(Some(shown(work, id)));
         debug!("source {}: job {id} is its newest work", self.account.id);
+        let (account, finds) = (self.account.clone(), self.finds.clone());
+        self.account.offers.put(Offer { account, job: id, work: Arc::new(work.clone()), finds });
         if let Some(before) = self.current.replace(id) {
             self.cancel(before).await;
         }
@@ -189,6 +202,7 @@ impl<W> Desk<W> {
     /// The fleet computes nothing for it any more.
     pub async fn clear(&mut self) {
         self.account.status.works_on(None);
+        self.account.offers.take(&self.account.id);
         if let Some(before) = self.current.take() {
             self.cancel(before).await;
         }
@@ -197,8 +211,17 @@ impl<W> Desk<W> {
     /// Waits for what the fleet has to say. Cancel safe.
     pub async fn told(&mut self) -> Told<W> {
         loop {
-            // It never closes: one sender is here.
-            let Some((job, news)) = self.news.recv().await else { return std::future::pending().await };
+            // Neither closes: a sender of each is here.
+            let (job, news) = tokio::select! {
+                Some(news) = self.news.recv() => news,
+                Some(GuestFind { job, worker, found }) = self.guests.recv() => {
+                    let finds = self.hits(job, &worker, vec![found]);
+                    if finds.is_empty() {
+                        continue;
+                    }
+                    return Told::Finds(finds);
+                }
+            };
             match news {
                 News::Wasted(hashes) => self.account.status.wasted(hashes),
                 News::Output { worker, output } => {
@@ -221,13 +244,17 @@ impl<W> Desk<W> {
     fn finds(&self, job: JobId, worker: &WorkerId, output: &[u8]) -> Vec<Hit<W>> {
         let Ok(result) = serde_json::from_slice::<SearchResult>(output) else { return Vec::new() };
         self.account.status.hashed(result.hashes_computed);
+        self.hits(job, worker, result.found)
+    }
+
+    fn hits(&self, job: JobId, worker: &WorkerId, found: Vec<Found>) -> Vec<Hit<W>> {
         let Some((_, work)) = self.works.iter().find(|(id, _)| *id == job) else { return Vec::new() };
         let current = self.works.front().is_some_and(|(id, _)| *id == job);
         let find = |found| {
             self.account.status.found();
             Hit { work: work.clone(), found, worker: worker.clone(), current }
         };
-        result.found.into_iter().map(find).collect()
+        found.into_iter().map(find).collect()
     }
 
     async fn cancel(&self, job: JobId) {
@@ -240,12 +267,13 @@ impl<W> Desk<W> {
     }
 
     fn job(&self, work: &Work) -> Result<NewJob, Refused> {
+        let ((nonce_start, nonce_end), _) = divide(work.nonces);
         let payload = SearchPayload {
             key: HexBytes(work.key.to_vec()),
             blob: HexBytes(work.blob.clone()),
             nonce_offset: work.nonce_offset as u64,
-            nonce_start: work.nonces.0,
-            nonce_end: work.nonces.1,
+            nonce_start,
+            nonce_end,
             target: HexBytes(work.target.to_vec()),
             find: work.find,
         };

@@ -5,11 +5,15 @@
 mod book;
 mod config;
 mod desk;
+mod guests;
 mod listeners;
 mod monerod;
+mod offers;
 mod status;
+mod stratum;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +33,8 @@ use crate::verifier::Verifier;
 use book::Row;
 use config::Config;
 use desk::{Account, Desk};
+pub use guests::GuestConfig;
+use offers::Offers;
 use status::Status;
 
 /// How often what changed is kept.
@@ -45,6 +51,7 @@ struct Shared {
     listeners: Arc<Listeners>,
     verifier: Verifier,
     book: Book,
+    offers: Offers,
     entries: Mutex<BTreeMap<String, Entry>>,
     /// One change at a time: what is kept and what runs stay the same.
     changing: tokio::sync::Mutex<()>,
@@ -68,28 +75,34 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// None yet; [`Sources::restore`] brings those that are kept.
+    /// None yet; [`Sources::load`] brings those that are kept.
     #[must_use]
     pub fn new(handle: Handle, listeners: Arc<Listeners>, verifier: Verifier, book: Book) -> Self {
         let (entries, changing) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self(Arc::new(Shared { handle, listeners, verifier, book, entries, changing }))
+        Self(Arc::new(Shared { handle, listeners, verifier, book, offers: Offers::default(), entries, changing }))
     }
 
-    /// Brings back what is kept, starts what is to run, and keeps what changes until [`Sources::shutdown`].
+    /// Brings back what is kept. Nothing runs before [`Sources::resume`].
     ///
     /// # Errors
     /// When the rows can't be read.
-    pub async fn restore(&self) -> Result<(), Refused> {
-        let _changing = self.0.changing.lock().await;
+    pub async fn load(&self) -> Result<(), Refused> {
         for row in self.0.book.all().await? {
-            desk::cancel_leftovers(&self.0.handle, &row.id).await;
-            let wanted = row.wanted;
-            let id = self.enter(row);
+            self.enter(row);
+        }
+        Ok(())
+    }
+
+    /// Starts what is to run, once the loop does.
+    pub async fn resume(&self) {
+        let _changing = self.0.changing.lock().await;
+        let kept: Vec<(String, bool)> = self.lock().values().map(|e| (e.row.id.clone(), e.row.wanted)).collect();
+        for (id, wanted) in kept {
+            desk::cancel_leftovers(&self.0.handle, &id).await;
             if wanted {
                 self.begin(&id);
             }
         }
-        Ok(())
     }
 
     /// Keeps what changes, until the future is dropped.
@@ -109,6 +122,14 @@ impl Sources {
         for id in ids {
             self.end(&id).await;
         }
+    }
+
+    /// Lets stock miners in as guests until `stop`; answers with the address.
+    ///
+    /// # Errors
+    /// When it would be open to everybody, or there is no such address. Completes "failed to …".
+    pub async fn let_guests_in(&self, config: GuestConfig, stop: CancellationToken) -> Result<SocketAddr, String> {
+        guests::start(config, self.0.handle.clone(), self.0.offers.clone(), stop).await
     }
 
     /// All, by name.
@@ -198,11 +219,9 @@ impl Sources {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, row: Row) -> String {
-        let id = row.id.clone();
+    fn enter(&self, row: Row) {
         let status = Arc::new(Status::new(row.record.clone()));
-        self.lock().insert(id.clone(), Entry { row, status, runs: None });
-        id
+        self.lock().insert(row.id.clone(), Entry { row, status, runs: None });
     }
 
     fn name(&self, wanted: Option<String>, kind: &str) -> Result<String, Refused> {
@@ -230,6 +249,7 @@ impl Sources {
             status: entry.status.clone(),
             book: self.0.book.clone(),
             verifier: self.0.verifier.clone(),
+            offers: self.0.offers.clone(),
             priority: entry.row.priority,
             requires: entry.row.requires.clone(),
         }
@@ -276,19 +296,22 @@ async fn run(
     listeners: Arc<Listeners>,
     stop: CancellationToken,
 ) {
-    let source = match config {
+    let desk_account = account.clone();
+    let failed = match config {
         Ok(Config::Monerod(config)) => {
-            monerod::Solo::new(account.clone(), Desk::new(account.clone(), handle, listeners), config)
+            match monerod::Solo::new(account.clone(), Desk::new(desk_account, handle, listeners), config) {
+                Ok(solo) => return solo.run(stop).await,
+                Err(error) => error,
+            }
         }
-        Err(error) => Err(error.to_string()),
+        Ok(Config::Stratum(config)) => {
+            let (pools, happened) = stratum::Pools::new(account, Desk::new(desk_account, handle, listeners), config);
+            return pools.run(happened, stop).await;
+        }
+        Err(error) => error.to_string(),
     };
-    match source {
-        Ok(solo) => solo.run(stop).await,
-        Err(detail) => {
-            account.failing(&detail);
-            stop.cancelled().await;
-        }
-    }
+    account.failing(&failed);
+    stop.cancelled().await;
 }
 
 fn unknown(id: &str) -> Refused {

@@ -163,6 +163,12 @@ impl Status {
         inner.work = work;
     }
 
+    /// A stock miner came, or went.
+    pub fn guests(&self, change: i32) {
+        let mut inner = self.lock();
+        inner.guests = inner.guests.saturating_add_signed(change);
+    }
+
     /// Hashes that counted.
     pub fn hashed(&self, hashes: u64) {
         let mut inner = self.lock();

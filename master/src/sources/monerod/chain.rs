@@ -66,6 +66,8 @@ impl Chain {
                 }
                 Err(trouble) => {
                     failures += 1;
+                    // When it is right again, a new template says so.
+                    self.given = None;
                     (Some(trouble), backoff(failures).max(POLL))
                 }
             };
