@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use crate::digest;
 use crate::ffi::RawDataset;
 use crate::region::Region;
+#[cfg(target_os = "linux")]
+use crate::shared::InUse;
 use crate::vector::Vectorised;
-use crate::{Cache, DATASET_BYTES, Error, ITEM_BYTES, ITEMS, Method, Pages};
+use crate::{Cache, DATASET_BYTES, DIGEST_BYTES, Error, ITEM_BYTES, ITEMS, Method, Pages};
 
 /// What a thread computes before it looks whether to go on: 2 MiB, one huge page.
 const CHUNK: usize = 32_768;
@@ -20,6 +23,8 @@ pub struct Dataset {
     raw: RawDataset,
     largest: Pages,
     pages: Pages,
+    #[cfg(target_os = "linux")]
+    file: Option<InUse>,
 }
 
 // SAFETY: the struct for the library points into the region, which is only read once the dataset is made.
@@ -67,7 +72,18 @@ impl Build {
         self.done.load(Ordering::Relaxed) as f64 / ITEMS as f64
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Nothing is left to compute: it was there already.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn finish(&self) {
+        self.done.store(ITEMS, Ordering::Relaxed);
+    }
+
+    /// `items` more are there.
+    pub(crate) fn progressed(&self, items: usize) {
+        self.done.fetch_add(items, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 }
@@ -80,9 +96,33 @@ impl Dataset {
     pub fn build(cache: &Arc<Cache>, build: &Build) -> Result<Self, Error> {
         let region = Region::new(DATASET_BYTES, build.largest).ok_or(Error::DatasetMemory)?;
         compute(cache, build, &region)?;
-        let (pages, largest) = (region.pages(), build.largest);
+        Ok(Self::of(region, build.largest))
+    }
+
+    /// Over memory that holds all items.
+    pub(crate) fn of(region: Region, largest: Pages) -> Self {
+        let pages = region.pages();
         let raw = RawDataset { memory: region.memory().as_ptr(), dealloc: std::ptr::null_mut() };
-        Ok(Self { region, raw, largest, pages })
+        Self {
+            region,
+            raw,
+            largest,
+            pages,
+            #[cfg(target_os = "linux")]
+            file: None,
+        }
+    }
+
+    /// The same, with the file that the memory belongs to.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn in_use(self, file: InUse) -> Self {
+        Self { file: Some(file), ..self }
+    }
+
+    /// The digest of its bytes, computed on up to `threads` threads.
+    #[must_use]
+    pub fn digest(&self, threads: usize) -> [u8; DIGEST_BYTES] {
+        digest::of(self.bytes(), threads)
     }
 
     /// The pages it lies on.
@@ -94,6 +134,9 @@ impl Dataset {
     /// Whether other processes of this host use the same memory.
     #[must_use]
     pub fn is_shared(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.file.is_some();
+        #[cfg(not(target_os = "linux"))]
         false
     }
 
@@ -114,7 +157,7 @@ impl Dataset {
     }
 }
 
-fn compute(cache: &Arc<Cache>, build: &Build, region: &Region) -> Result<(), Error> {
+pub(crate) fn compute(cache: &Arc<Cache>, build: &Build, region: &Region) -> Result<(), Error> {
     let vectorised = Vectorised::new(cache, build.method);
     let member = || fill(cache, vectorised.as_ref(), build, region);
     thread::scope(|scope| {
@@ -141,7 +184,7 @@ fn fill(cache: &Cache, vectorised: Option<&Vectorised>, build: &Build, region: &
                 None => cache.write_items(dataset, start, count),
             }
         }
-        build.done.fetch_add(count, Ordering::Relaxed);
+        build.progressed(count);
     }
 }
 

@@ -18,6 +18,15 @@ pub enum Error {
     /// Not one thread was to be had.
     #[error("the system gives no thread to build the RandomX dataset")]
     Threads,
+    /// The file that processes share: what of it, and why.
+    #[error("the file of the shared RandomX dataset {0} ({1})")]
+    Shared(&'static str, std::io::ErrorKind),
+    /// What another worker sent is not the dataset of the key.
+    #[error("what was received is not the dataset of this key: item {0} is wrong")]
+    WrongItem(usize),
+    /// Another worker sent more, or less, than a dataset.
+    #[error("what was received is not as long as a dataset")]
+    WrongLength,
     /// The building was told to stop.
     #[error("the building of the RandomX dataset was stopped")]
     Stopped,

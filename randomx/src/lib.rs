@@ -6,11 +6,15 @@
 
 mod cache;
 mod dataset;
+mod digest;
 mod error;
 mod ffi;
 mod float;
 mod pages;
+mod receive;
 mod region;
+#[cfg(target_os = "linux")]
+mod shared;
 pub mod thread;
 #[cfg(target_arch = "x86_64")]
 mod vector;
@@ -21,9 +25,11 @@ mod vm;
 
 pub use cache::Cache;
 pub use dataset::{Build, Dataset};
+pub use digest::DIGEST_BYTES;
 pub use error::Error;
 pub use ffi::Flags;
 pub use pages::Pages;
+pub use receive::Incoming;
 pub use vector::Method;
 pub use vm::{Batch, Vm};
 

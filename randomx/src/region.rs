@@ -1,6 +1,12 @@
-//! Anonymous memory on the largest pages to be had.
+//! Memory on the largest pages to be had, of this process or shared by a file.
 #![allow(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+use std::fs::File;
+#[cfg(target_os = "linux")]
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
 use crate::Pages;
@@ -8,7 +14,7 @@ use crate::pages;
 
 const HUGE_PAGE: usize = 2 * 1024 * 1024;
 
-/// Private memory, zero at first. Given back when dropped.
+/// Mapped memory, zero at first. Given back when dropped.
 #[derive(Debug)]
 pub struct Region {
     memory: NonNull<u8>,
@@ -69,6 +75,23 @@ impl Region {
         Some(Self { memory, bytes, pages })
     }
 
+    /// The first `bytes` of a file on hugetlbfs or tmpfs, shared with all who map it.
+    #[cfg(target_os = "linux")]
+    pub fn of_file(file: &File, bytes: usize, writable: bool) -> io::Result<Self> {
+        let access = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a new mapping at an address of the kernel's choice; the file is open.
+        let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let pages = if is_hugetlbfs(file) { Pages::Huge } else { Pages::Transparent };
+        if pages == Pages::Transparent {
+            pages::ask_for_transparent(memory.as_ptr(), bytes);
+        }
+        Ok(Self { memory, bytes, pages })
+    }
+
     /// Where it begins.
     pub fn memory(&self) -> NonNull<u8> {
         self.memory
@@ -89,6 +112,16 @@ impl Drop for Region {
         // SAFETY: it was mapped with this length; whoever uses the memory holds the region.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), self.bytes) };
     }
+}
+
+#[cfg(target_os = "linux")]
+fn is_hugetlbfs(file: &File) -> bool {
+    // SAFETY: all zero is a valid value of this plain struct, which the call fills.
+    let found = unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        (libc::fstatfs(file.as_raw_fd(), &raw mut found) == 0).then_some(found)
+    };
+    found.is_some_and(|found| found.f_type == libc::HUGETLBFS_MAGIC)
 }
 
 #[cfg(test)]
