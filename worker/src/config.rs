@@ -9,6 +9,7 @@ use flota_proto::{Class, WorkerId};
 use secrecy::SecretString;
 use thiserror::Error;
 
+use crate::neighbour::Neighbour;
 use crate::spool::SpoolError;
 
 /// How many units of each class run at once unless the operator says otherwise.
@@ -46,6 +47,8 @@ pub struct WorkerConfig {
     pub prefetch: BTreeMap<Class, u32>,
     /// What jobs can ask for in `requires.labels`.
     pub labels: BTreeMap<String, String>,
+    /// When RandomX waits.
+    pub neighbour: Neighbour,
     /// For unacknowledged results, in a directory `spool-ID` of this worker.
     pub data_dir: PathBuf,
     /// How long what runs may go on after [`crate::RunningWorker::shutdown`].
@@ -67,6 +70,7 @@ impl WorkerConfig {
             slots: default_slots(),
             prefetch: default_prefetch(),
             labels: BTreeMap::new(),
+            neighbour: Neighbour::default(),
             data_dir,
             grace: Duration::from_secs(10),
         }

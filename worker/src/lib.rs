@@ -16,6 +16,7 @@ mod intake;
 mod link;
 mod load;
 mod log;
+mod neighbour;
 mod runner;
 mod running;
 mod spool;
@@ -23,5 +24,6 @@ mod status;
 mod table;
 
 pub use config::{StartError, WorkerConfig, default_prefetch, default_slots};
+pub use neighbour::Neighbour;
 pub use running::{RunningWorker, Stopped, Worker};
 pub use spool::SpoolError;

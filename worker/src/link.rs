@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flota_common::clock;
 use flota_common::mqtt::{Client, Event, Events};
+use flota_proto::Class;
 use flota_proto::mqtt::{Control, LogLine, MasterStatus, Register, WorkerState, WorkerStatus};
 use flota_proto::topics::Topics;
 use serde::de::DeserializeOwned;
@@ -40,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Makes the status be said again.
     pub(crate) say_status: Arc<Notify>,
+    /// What the worker offers has changed.
+    pub(crate) offer_changed: Arc<Notify>,
     /// Whether a report stream is open.
     pub(crate) reporting: watch::Receiver<bool>,
     /// For probes on this machine.
@@ -62,6 +65,10 @@ impl Link {
                 () = until(check_at) => {
                     check_at = None;
                     self.check(&own_state, own_state_seen);
+                    continue;
+                }
+                () = self.offer_changed.notified() => {
+                    self.announce();
                     continue;
                 }
                 _ = look_at_models.tick() => {
@@ -132,7 +139,12 @@ impl Link {
     }
 
     fn announce(&self) {
-        let register = Register { timestamp: clock::now(), ..self.register.clone() };
+        let mut register = Register { timestamp: clock::now(), ..self.register.clone() };
+        if self.runner.held_back().is_some() {
+            // The master gives no work for which there is no slot.
+            register.slots.remove(&Class::Randomx);
+            register.prefetch.remove(&Class::Randomx);
+        }
         let payload = Bytes::from(serde_json::to_vec(&register).unwrap_or_default());
         if let Err(error) = self.client.publish(self.topics.register(), payload, true, false) {
             warn!(%error, "failed to register at the broker");

@@ -14,9 +14,9 @@ pub(crate) struct LoadMeter {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct CpuTimes {
-    busy: u64,
-    total: u64,
+pub(crate) struct CpuTimes {
+    pub(crate) busy: u64,
+    pub(crate) total: u64,
 }
 
 impl LoadMeter {
@@ -37,7 +37,7 @@ impl LoadMeter {
 }
 
 /// The sums of the line `cpu  user nice system idle iowait irq softirq steal …` (proc_stat(5)).
-fn cpu_times(stat: &str) -> Option<CpuTimes> {
+pub(crate) fn cpu_times(stat: &str) -> Option<CpuTimes> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     // `guest` and `guest_nice` are already part of `user` and `nice`.
     let times: Vec<u64> = line.split_whitespace().take(8).map_while(|n| n.parse().ok()).collect();

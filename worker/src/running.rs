@@ -26,6 +26,7 @@ use crate::health::HealthFile;
 use crate::link::{Link, publish_logs};
 use crate::load::LoadMeter;
 use crate::log::Log;
+use crate::neighbour;
 use crate::runner::Runner;
 use crate::spool::Spool;
 use crate::status::{StatusPublisher, bare, messages};
@@ -103,6 +104,7 @@ impl Worker {
             stopped: watch::channel(None).0,
             connected: watch::channel(false).0,
             closing: CancellationToken::new(),
+            offer_changed: Arc::new(Notify::new()),
         };
         let callback = Callback {
             identity: Identity {
@@ -125,8 +127,10 @@ impl Worker {
         let closing = parts.closing.clone();
         let logs = publish_logs(client.clone(), topics.logs(), lines);
         let health = HealthFile::new(&config.data_dir, &config.worker_id);
+        let neighbour = neighbour::watch(config.neighbour, runner.clone(), parts.offer_changed.clone());
         let mut tasks = link_tasks(parts, register, health, &runner, &client, events, &topics);
         tasks.push(AbortOnDropHandle::new(tokio::spawn(logs)));
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(neighbour)));
         Ok(RunningWorker {
             worker: config.worker_id,
             boot_id,
@@ -152,6 +156,8 @@ struct Parts {
     stopped: watch::Sender<Option<Stopped>>,
     connected: watch::Sender<bool>,
     closing: CancellationToken,
+    /// What the worker offers has changed.
+    offer_changed: Arc<Notify>,
 }
 
 fn link_tasks(
@@ -185,6 +191,7 @@ fn link_tasks(
         commands: Mutex::new(Commands::default()),
         stopped: parts.stopped,
         say_status,
+        offer_changed: parts.offer_changed,
         reporting: parts.connected.subscribe(),
         health,
     };

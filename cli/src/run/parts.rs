@@ -20,7 +20,7 @@ use flota_worker::executor::Executor;
 use flota_worker::executor::ai::{AiConfig, AiExecutor};
 use flota_worker::executor::echo::Echo;
 use flota_worker::executor::randomx::{Mode, RandomxConfig, RandomxExecutor};
-use flota_worker::{RunningWorker, Worker, WorkerConfig};
+use flota_worker::{Neighbour, RunningWorker, Worker, WorkerConfig};
 
 use crate::failure::Failure;
 
@@ -157,6 +157,7 @@ fn worker_config(settings: &Settings, id: &MadeWorkerId, mqtt_url: &str) -> Work
         slots: settings.worker_slots.clone(),
         prefetch: settings.worker_prefetch.clone(),
         labels: settings.worker_labels.clone(),
+        neighbour: neighbour(settings),
         data_dir: settings.data_dir.clone(),
         grace: GRACE,
     }
@@ -186,7 +187,21 @@ fn randomx_config(settings: &Settings) -> RandomxConfig {
             RandomxMode::Fast => Mode::Fast,
         },
         threads: settings.randomx_threads.and_then(|n| NonZeroUsize::new(n as usize)),
-        ..RandomxConfig::default()
+        percent: u8::try_from(settings.randomx_percent).unwrap_or(100),
+        nice: u8::try_from(settings.randomx_nice).unwrap_or(0),
+        cpus: settings.randomx_cpus.clone(),
+        keep: settings.randomx_keep,
+        shared_directory: settings.randomx_shared_dir.clone(),
+    }
+}
+
+fn neighbour(settings: &Settings) -> Neighbour {
+    Neighbour {
+        hours: settings.randomx_hours,
+        load_max: settings.randomx_load_max.map(|percent| percent as f64 / 100.0),
+        celsius_max: settings.randomx_temperature_max.map(|celsius| celsius as f64),
+        battery_pause: settings.randomx_battery_pause,
+        user_idle: settings.randomx_user_idle,
     }
 }
 

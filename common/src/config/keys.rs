@@ -285,14 +285,110 @@ pub const KEYS: &[Key] = &[
         "The master's gRPC address, overriding what the worker is told",
         "a host with a port, such as master:50051 (there is no TLS on this link yet)"
     ),
-    key!("randomx_mode", Worker, One, "auto", "RandomX in 256 MiB (light) or 2336 MiB (fast)", "auto, light or fast"),
+    key!(
+        "randomx_mode",
+        Worker,
+        One,
+        "auto",
+        "RandomX in 256 MiB (light) or 2336 MiB (fast); auto chooses by work and memory",
+        "auto, light or fast"
+    ),
     key!(
         "randomx_threads",
         Worker,
         One,
         "",
-        "Threads that hash, without it one a core",
+        "Threads that hash, without it as many as cores, their caches (2 MiB each) and memory are good for",
         "a whole number from 1 to 4096"
+    ),
+    key!(
+        "randomx_shared_dir",
+        Worker,
+        One,
+        "",
+        "Directory on hugetlbfs or tmpfs where all workers of a host share one RandomX dataset",
+        "the path of a directory of this user's"
+    ),
+    key!(
+        "randomx_keep",
+        Worker,
+        One,
+        "10m",
+        "How long a RandomX dataset that nobody uses (or that a pause leaves unused) keeps its memory",
+        "a number with s, m, h or d, such as 10m, or off to keep it"
+    ),
+    key!(
+        "randomx_percent",
+        Worker,
+        One,
+        "100",
+        "Share of the time that each RandomX thread works, in percent",
+        "a whole number from 1 to 100"
+    ),
+    key!(
+        "randomx_nice",
+        Worker,
+        One,
+        "0",
+        "Priority of the RandomX threads: others with a lower number go first",
+        "a whole number from 0 to 19"
+    ),
+    key!(
+        "randomx_cpus",
+        Worker,
+        List,
+        "",
+        "Processors that the RandomX threads are bound to, in turn",
+        "numbers and ranges separated by commas, such as 0,2-5"
+    ),
+    key!(
+        "randomx_hours",
+        Worker,
+        One,
+        "",
+        "When RandomX may be computed, in local time",
+        "two times of day, such as 22:00-06:00"
+    ),
+    key!(
+        "randomx_load_max",
+        Worker,
+        One,
+        "",
+        "RandomX waits while other programs use more of all processors than this, in percent",
+        "a whole number from 1 to 100"
+    ),
+    key!(
+        "randomx_temperature_max",
+        Worker,
+        One,
+        "",
+        "RandomX waits while a sensor shows more degrees Celsius than this",
+        "a whole number from 20 to 150"
+    ),
+    key!("randomx_battery", Worker, One, "run", "What RandomX does while the machine runs on battery", "run or pause"),
+    key!(
+        "randomx_user_idle",
+        Worker,
+        One,
+        "",
+        "RandomX waits until nobody has typed at a terminal of the machine for this long",
+        "a number with s, m, h or d, such as 5m"
+    ),
+    key!(
+        "peer_listen",
+        Worker,
+        One,
+        "",
+        "Address at which other workers may fetch RandomX datasets; they must show the worker token",
+        "an address with a port, such as 0.0.0.0:50052 (port 0 picks a free one)"
+    ),
+    key!(
+        "peers",
+        Worker,
+        List,
+        "",
+        "Workers to fetch RandomX datasets from where that is faster than computing them",
+        "hosts with ports separated by commas, such as hash-1:50052"
     ),
     key!(
         "gemini_api_key",

@@ -158,6 +158,21 @@ pub struct Settings {
     pub grpc_url: Option<String>,
     pub randomx_mode: RandomxMode,
     pub randomx_threads: Option<u32>,
+    pub randomx_shared_dir: Option<PathBuf>,
+    /// `None`: for ever.
+    pub randomx_keep: Option<Duration>,
+    pub randomx_percent: usize,
+    pub randomx_nice: usize,
+    pub randomx_cpus: Vec<usize>,
+    /// Minutes of the day.
+    pub randomx_hours: Option<(u16, u16)>,
+    pub randomx_load_max: Option<usize>,
+    pub randomx_temperature_max: Option<usize>,
+    /// Pauses on battery.
+    pub randomx_battery_pause: bool,
+    pub randomx_user_idle: Option<Duration>,
+    pub peer_listen: Option<SocketAddr>,
+    pub peers: Vec<String>,
     pub gemini_api_key: Option<SecretString>,
     pub gemini_base_url: Url,
     pub gemini_model: String,

@@ -125,6 +125,46 @@ pub fn randomx_mode(text: &str) -> Parsed<RandomxMode> {
     }
 }
 
+/// Whether it is `pause`.
+pub fn run_or_pause(text: &str) -> Parsed<bool> {
+    match text {
+        "run" => Some(false),
+        "pause" => Some(true),
+        _ => None,
+    }
+}
+
+/// `0,2-5`
+pub fn cpus(text: &str) -> Parsed<Vec<usize>> {
+    const CPUS_MAX: usize = 4096;
+    let mut cpus = Vec::new();
+    for part in split(text) {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let range: RangeInclusive<usize> = from.trim().parse().ok()?..=to.trim().parse().ok()?;
+        if range.is_empty() || *range.end() >= CPUS_MAX {
+            return None;
+        }
+        cpus.extend(range);
+    }
+    Some(cpus)
+}
+
+/// `22:00-06:00`, as minutes of the day.
+pub fn hours(text: &str) -> Parsed<(u16, u16)> {
+    let minute = |time: &str| {
+        let (hour, minute) = time.trim().split_once(':')?;
+        let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
+        (hour <= 24 && minute < 60 && hour * 60 + minute <= 24 * 60).then_some(hour * 60 + minute)
+    };
+    let (from, to) = text.split_once('-')?;
+    let (from, to) = (minute(from)?, minute(to)?);
+    (from != to).then_some((from, to))
+}
+
+pub fn peers(text: &str) -> Parsed<Vec<String>> {
+    split(text).map(host_port).collect()
+}
+
 pub fn log_format(text: &str) -> Parsed<LogFormat> {
     match text {
         "text" => Some(LogFormat::Text),
@@ -243,6 +283,18 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_and_hours_are_read_as_people_write_them() {
+        assert_eq!(cpus("0,2-4"), Some(vec![0, 2, 3, 4]));
+        assert_eq!((cpus("4-2"), cpus("a"), cpus("1,99999")), (None, None, None));
+        assert_eq!(hours("22:00-06:30"), Some((1320, 390)));
+        assert_eq!(hours("00:00-24:00"), Some((0, 1440)));
+        assert_eq!(
+            (hours("22-6"), hours("25:00-01:00"), hours("07:60-08:00"), hours("08:00-08:00")),
+            (None, None, None, None)
+        );
+    }
 
     #[test]
     fn ages_and_sizes_have_units() {

@@ -53,6 +53,10 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let worker_slots = r.classes("worker_slots");
     let worker_prefetch = r.classes("worker_prefetch");
     let randomx_mode = r.required("randomx_mode", parse::randomx_mode);
+    let randomx_keep = r.required("randomx_keep", parse::age);
+    let randomx_percent = r.required("randomx_percent", parse::number(1..=100));
+    let randomx_nice = r.required("randomx_nice", parse::number(0..=19));
+    let randomx_battery_pause = r.required("randomx_battery", parse::run_or_pause);
     let gemini_base_url = r.required("gemini_base_url", parse::http_url);
     let gemini_model = r.required("gemini_model", parse::text(200));
     let ai_chain = r.required("ai_chain", parse::chain);
@@ -73,6 +77,18 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         worker_labels: r.optional("worker_labels", parse::labels).unwrap_or_default(),
         grpc_url: r.optional("grpc_url", parse::grpc_url),
         randomx_threads: r.optional("randomx_threads", parse::threads),
+        randomx_shared_dir: r.optional("randomx_shared_dir", |text| Some(PathBuf::from(text))),
+        randomx_keep: randomx_keep?,
+        randomx_percent: randomx_percent?,
+        randomx_nice: randomx_nice?,
+        randomx_cpus: r.optional("randomx_cpus", parse::cpus).unwrap_or_default(),
+        randomx_hours: r.optional("randomx_hours", parse::hours),
+        randomx_load_max: r.optional("randomx_load_max", parse::number(1..=100)),
+        randomx_temperature_max: r.optional("randomx_temperature_max", parse::number(20..=150)),
+        randomx_battery_pause: randomx_battery_pause?,
+        randomx_user_idle: r.optional("randomx_user_idle", |text| parse::age(text).flatten()),
+        peer_listen: r.optional("peer_listen", |text| text.parse().ok()),
+        peers: r.optional("peers", parse::peers).unwrap_or_default(),
         gemini_api_key: r.secret("gemini_api_key", parse::token),
         ai_local_url: r.optional("ai_local_url", parse::http_url),
         ai_local_model: r.optional("ai_local_model", parse::text(200)),

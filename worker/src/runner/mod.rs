@@ -37,6 +37,8 @@ pub(crate) struct Runner {
     /// Where executors run; units also end on the report thread's runtime.
     runtime: Handle,
     executions: TaskTracker,
+    /// Why RandomX waits of this worker's own accord.
+    held_back: Mutex<Option<String>>,
 }
 
 impl Runner {
@@ -60,6 +62,7 @@ impl Runner {
             changes: watch::channel(0).0,
             runtime: Handle::current(),
             executions: TaskTracker::new(),
+            held_back: Mutex::default(),
         })
     }
 
@@ -267,7 +270,25 @@ impl Runner {
 
     /// How it stands with RandomX.
     pub(crate) fn randomx(&self) -> Option<RandomxState> {
-        self.all.iter().find_map(|executor| executor.randomx())
+        let state = self.all.iter().find_map(|executor| executor.randomx());
+        state.map(|state| RandomxState { held_back: self.held_back(), ..state })
+    }
+
+    /// Why RandomX waits of this worker's own accord.
+    pub(crate) fn held_back(&self) -> Option<String> {
+        self.held_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hands back the units of `class` and takes none for `reason`, or takes them again.
+    pub(crate) fn hold_back(self: &Arc<Self>, class: Class, reason: Option<String>) {
+        let hold = reason.is_some();
+        *self.held_back.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        self.change(|table| table.hold_back(class, hold));
+    }
+
+    /// Tells the executors whether units will come.
+    pub(crate) fn hold_executors(&self, held: bool) {
+        self.all.iter().for_each(|executor| executor.hold(held));
     }
 
     /// Makes ready for a RandomX key; says what came of it.

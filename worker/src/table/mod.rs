@@ -4,7 +4,7 @@
 mod outbox;
 mod over;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -144,6 +144,8 @@ pub(crate) struct Table {
     held: HashMap<UnitId, Held>,
     lanes: BTreeMap<Class, Lane>,
     mode: Mode,
+    /// Of these nothing is taken now.
+    held_back: BTreeSet<Class>,
     over: Over,
     out: Outbox,
     finished: usize,
@@ -165,6 +167,7 @@ impl Table {
             held: HashMap::new(),
             lanes: Class::ALL.into_iter().map(lane).collect(),
             mode: Mode::default(),
+            held_back: BTreeSet::new(),
             over: Over::default(),
             out: Outbox::default(),
             finished: 0,
@@ -207,7 +210,11 @@ impl Table {
             Arrival::Done(_) => true,
             Arrival::Work(_) => self.lanes.get(&class).is_some_and(|lane| lane.queue.len() < lane.waiting_max),
         };
-        room && self.mode == Mode::default() && self.finished < FINISHED_MAX && self.finished_bytes < FINISHED_BYTES_MAX
+        let wanted = !self.held_back.contains(&class);
+        room && wanted
+            && self.mode == Mode::default()
+            && self.finished < FINISHED_MAX
+            && self.finished_bytes < FINISHED_BYTES_MAX
     }
 
     /// Gives free slots to what waits.
@@ -349,11 +356,23 @@ impl Table {
 
     /// Hands back what waits, and with `running` what runs.
     pub(crate) fn hand_back_all(&mut self, running: bool) {
-        let back = |held: &Held| match held.phase {
+        self.hand_back_those(|held| match held.phase {
             Phase::Waiting(_) => true,
             Phase::Running(_) => running,
             Phase::Finished(_) => false,
-        };
+        });
+    }
+
+    /// Takes nothing of `class` from now on and hands back what there is, or takes it again.
+    pub(crate) fn hold_back(&mut self, class: Class, hold: bool) {
+        if !hold {
+            self.held_back.remove(&class);
+        } else if self.held_back.insert(class) {
+            self.hand_back_those(|held| held.class == class && !matches!(held.phase, Phase::Finished(_)));
+        }
+    }
+
+    fn hand_back_those(&mut self, back: impl Fn(&Held) -> bool) {
         let keys: Vec<Key> =
             self.held.iter().filter(|(_, held)| back(held)).map(|(unit, held)| (*unit, held.attempt)).collect();
         for key in keys {

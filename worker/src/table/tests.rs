@@ -173,6 +173,23 @@ fn only_what_has_not_started_is_given_back_on_request() {
 }
 
 #[test]
+fn a_class_that_is_held_back_is_given_back_and_refused_alone() {
+    let (mut table, now) = (table(), now());
+    let [hash, chat, late, again] = [(); 4].map(|()| (unit(), 1));
+    let started = run(&mut table, hash, now);
+    table.offer(chat, Class::Ai, work(chat, Kind::AiChat));
+    table.start_ready(now);
+    table.hold_back(Class::Randomx, true);
+    table.offer(late, Class::Randomx, work(late, Kind::RandomxHash));
+    assert!(started.cancel.is_cancelled() && !table.runs(hash) && table.runs(chat));
+    table.end(hash, Class::Randomx, None, false);
+    assert!(table.start_ready(now).is_empty(), "what came late was not taken");
+    table.hold_back(Class::Randomx, false);
+    run(&mut table, again, now);
+    assert!(table.runs(again));
+}
+
+#[test]
 fn a_drain_gives_back_what_waits_and_a_pause_also_what_runs() {
     let (mut table, now) = (table(), now());
     let (running, waiting, late) = ((unit(), 1), (unit(), 1), (unit(), 1));

@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flota_common::clock;
-use flota_randomx::{Build, Cache, DATASET_BYTES, Dataset, Error};
+use flota_randomx::{Build, DATASET_BYTES, Dataset, Error};
 
-use super::caches::Caches;
 use super::machine;
+use super::maker::Maker;
 
 /// After so many hashes of a key its dataset is worth building: in light mode they take about as long as that does.
 pub const WORTH: u64 = 1_000;
@@ -23,22 +23,13 @@ const REST: Duration = Duration::from_secs(60);
 /// Below this much free memory an unused dataset goes at once.
 const SCARCE_BYTES: u64 = 256 << 20;
 
-/// Where a dataset comes from: built, or had from elsewhere.
-pub trait Maker: Send + Sync + std::fmt::Debug {
-    /// Makes the dataset of `cache`, reporting to `build` and stopping with it.
-    ///
-    /// # Errors
-    /// [`Error`]
-    fn make(&self, cache: &Arc<Cache>, build: &Build) -> Result<Dataset, Error>;
-}
-
 /// The datasets of the last keys.
 #[derive(Debug)]
 pub struct Datasets {
-    maker: Box<dyn Maker>,
+    maker: Maker,
     threads: usize,
     /// How long one that nobody uses keeps its memory.
-    keep: Duration,
+    keep: Option<Duration>,
     held: AtomicBool,
     state: Mutex<State>,
 }
@@ -67,7 +58,7 @@ struct Building {
 
 impl Datasets {
     /// None yet; builds on `threads`.
-    pub fn new(maker: Box<dyn Maker>, threads: usize, keep: Duration) -> Self {
+    pub fn new(maker: Maker, threads: usize, keep: Option<Duration>) -> Self {
         Self { maker, threads, keep, held: AtomicBool::new(false), state: Mutex::default() }
     }
 
@@ -112,7 +103,7 @@ impl Datasets {
     }
 
     /// Begins to build the dataset of `key` unless it is ready, another is being built, or there is no memory. Says what it did.
-    pub fn want(self: &Arc<Self>, key: &[u8], caches: &Arc<Caches>) -> &'static str {
+    pub fn want(self: &Arc<Self>, key: &[u8]) -> &'static str {
         let now = clock::instant();
         let mut state = self.lock();
         if state.ready.iter().any(|entry| entry.key == key) {
@@ -127,7 +118,7 @@ impl Datasets {
         if state.rest_until.is_some_and(|until| now < until) {
             return "the last try failed, it rests for a minute";
         }
-        if !state.make_room() {
+        if !self.maker.is_shared() && !state.make_room() {
             state.rest_until = Some(now + REST);
             tracing::info!(
                 needed_mib = DATASET_BYTES >> 20,
@@ -137,19 +128,18 @@ impl Datasets {
             return "there is not enough memory for its dataset";
         }
         let build = Arc::new(Build::new(self.threads));
-        let (datasets, caches, owned, shared) = (self.clone(), caches.clone(), key.to_vec(), build.clone());
+        let (datasets, owned, shared) = (self.clone(), key.to_vec(), build.clone());
         let builder = thread::Builder::new().name("randomx-builder".to_owned());
-        if builder.spawn(move || datasets.build(&owned, &caches, &shared)).is_err() {
+        if builder.spawn(move || datasets.build(&owned, &shared)).is_err() {
             return "the system gives no thread";
         }
         state.building = Some(Building { key: key.to_vec(), build });
         "its dataset is being built now"
     }
 
-    fn build(&self, key: &[u8], caches: &Caches, build: &Build) {
+    fn build(&self, key: &[u8], build: &Build) {
         let begun = clock::instant();
-        let made = caches.get(key).and_then(|cache| self.maker.make(&cache, build));
-        caches.released(key);
+        let made = self.maker.make(key, build);
         let mut state = self.lock();
         state.building = None;
         match made {
@@ -188,7 +178,8 @@ impl Datasets {
             entry.used = now;
         }
         let keeps = |entry: &Entry| {
-            entry.in_use() || (now.saturating_duration_since(entry.used) < self.keep && !(scarce && entry.is_private()))
+            let fresh = self.keep.is_none_or(|keep| now.saturating_duration_since(entry.used) < keep);
+            entry.in_use() || fresh && !(scarce && entry.is_private())
         };
         let before = state.ready.len();
         state.ready.retain(keeps);

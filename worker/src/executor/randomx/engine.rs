@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use flota_common::clock;
 use flota_proto::mqtt::{HashMode, RandomxState};
-use flota_randomx::{Build, Cache, Dataset, Error, Pages};
+use flota_randomx::{Error, Pages};
 
 use super::caches::Caches;
 use super::crew::{Back, Crew, Memory, Work};
-use super::datasets::{Datasets, Maker};
+use super::datasets::Datasets;
+use super::maker::Maker;
 use super::rate::Rates;
 use super::{Manners, Mode, RandomxConfig, machine};
 
@@ -40,27 +41,21 @@ struct Last {
     shared: bool,
 }
 
-/// Builds a dataset in memory of this process.
-#[derive(Debug)]
-struct Builder;
-
-impl Maker for Builder {
-    fn make(&self, cache: &Arc<Cache>, build: &Build) -> Result<Dataset, Error> {
-        Dataset::build(cache, build)
-    }
-}
-
 impl Engine {
     pub fn new(config: RandomxConfig) -> Self {
         let threads = config.threads.map_or_else(machine::threads, NonZeroUsize::get);
-        let percent = config.percent.clamp(1, 100);
+        let (percent, caches) = (config.percent.clamp(1, 100), Arc::<Caches>::default());
         // The building can't rest: it takes its share of the processors instead.
         let builders = (threads * usize::from(percent)).div_ceil(100);
         Self {
             mode: config.mode,
             manners: Manners { threads, percent, nice: config.nice, cpus: config.cpus },
-            caches: Arc::default(),
-            datasets: Arc::new(Datasets::new(Box::new(Builder), builders, config.keep)),
+            datasets: Arc::new(Datasets::new(
+                Maker::new(config.shared_directory, caches.clone()),
+                builders,
+                config.keep,
+            )),
+            caches,
             rates: Arc::default(),
             last: Mutex::default(),
             swept: AtomicBool::new(false),
@@ -80,7 +75,7 @@ impl Engine {
     ) -> Result<Option<&'static str>, Error> {
         let worth = self.datasets.note(key, work.count());
         if self.mode == Mode::Fast || self.mode == Mode::Auto && worth {
-            self.datasets.want(key, &self.caches);
+            self.datasets.want(key);
         }
         loop {
             let memory = self.memory(key)?;
@@ -150,11 +145,7 @@ impl Engine {
 
     /// Work with `key` will come.
     pub fn prepare(self: &Arc<Self>, key: &[u8]) -> &'static str {
-        if self.mode == Mode::Light {
-            "this worker computes in light mode"
-        } else {
-            self.datasets.want(key, &self.caches)
-        }
+        if self.mode == Mode::Light { "this worker computes in light mode" } else { self.datasets.want(key) }
     }
 
     pub fn hold(&self, held: bool) {

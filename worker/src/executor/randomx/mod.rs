@@ -9,10 +9,12 @@ mod datasets;
 mod engine;
 mod job;
 mod machine;
+mod maker;
 mod manners;
 mod rate;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -65,8 +67,10 @@ pub struct RandomxConfig {
     pub nice: u8,
     /// The processors that they are bound to; empty: none.
     pub cpus: Vec<usize>,
-    /// How long a dataset that nobody uses keeps its memory.
-    pub keep: Duration,
+    /// How long a dataset that nobody uses keeps its memory; `None`: for ever.
+    pub keep: Option<Duration>,
+    /// Where the workers of this host share one dataset; `None`: each has its own.
+    pub shared_directory: Option<PathBuf>,
 }
 
 impl Default for RandomxConfig {
@@ -77,7 +81,8 @@ impl Default for RandomxConfig {
             percent: 100,
             nice: 0,
             cpus: Vec::new(),
-            keep: Duration::from_secs(10 * 60),
+            keep: Some(Duration::from_secs(10 * 60)),
+            shared_directory: None,
         }
     }
 }
