@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
+
+use flota_common::clock;
 
 use crate::digest;
 use crate::ffi::RawDataset;
@@ -72,6 +75,12 @@ impl Build {
         self.done.load(Ordering::Relaxed) as f64 / ITEMS as f64
     }
 
+    /// What was done so far counts no more.
+    pub fn begin_again(&self) {
+        self.next.store(0, Ordering::SeqCst);
+        self.done.store(0, Ordering::Relaxed);
+    }
+
     /// Nothing is left to compute: it was there already.
     #[cfg(target_os = "linux")]
     pub(crate) fn finish(&self) {
@@ -97,6 +106,18 @@ impl Dataset {
         let region = Region::new(DATASET_BYTES, build.largest).ok_or(Error::DatasetMemory)?;
         compute(cache, build, &region)?;
         Ok(Self::of(region, build.largest))
+    }
+
+    /// How long [`Dataset::build`] will take, by a few thousand items that this thread computes.
+    #[must_use]
+    pub fn estimate(cache: &Arc<Cache>, build: &Build) -> Duration {
+        const SAMPLE: usize = 8192;
+        let mut items = vec![0_u8; SAMPLE * ITEM_BYTES];
+        let vectorised = Vectorised::new(cache, build.method);
+        let begun = clock::instant();
+        // SAFETY: the places of the first items are the vector.
+        unsafe { write_items(cache, vectorised.as_ref(), items.as_mut_ptr(), 0, SAMPLE) };
+        begun.elapsed().mul_f64(ITEMS as f64 / SAMPLE as f64 / build.threads.max(1) as f64)
     }
 
     /// Over memory that holds all items.
@@ -178,13 +199,22 @@ fn fill(cache: &Cache, vectorised: Option<&Vectorised>, build: &Build, region: &
         }
         let count = CHUNK.min(ITEMS - start);
         // SAFETY: the region has room for all items, and each chunk is given to one thread once.
-        unsafe {
-            match vectorised {
-                Some(vectorised) => vectorised.write_items(dataset, start, count),
-                None => cache.write_items(dataset, start, count),
-            }
-        }
+        unsafe { write_items(cache, vectorised, dataset, start, count) };
         build.progressed(count);
+    }
+}
+
+/// Writes `count` items from `start` on, each to its place in the dataset at `dataset`.
+///
+/// # Safety
+/// The places of these items must be valid for writes, and nobody else may use them meanwhile.
+unsafe fn write_items(cache: &Cache, vectorised: Option<&Vectorised>, dataset: *mut u8, start: usize, count: usize) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match vectorised {
+            Some(vectorised) => vectorised.write_items(dataset, start, count),
+            None => cache.write_items(dataset, start, count),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a worker needs to know to start, and why it may not start.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct WorkerConfig {
     pub labels: BTreeMap<String, String>,
     /// When RandomX waits.
     pub neighbour: Neighbour,
+    /// Where other workers may fetch RandomX datasets; `None`: nowhere.
+    pub peer_listen: Option<SocketAddr>,
     /// For unacknowledged results, in a directory `spool-ID` of this worker.
     pub data_dir: PathBuf,
     /// How long what runs may go on after [`crate::RunningWorker::shutdown`].
@@ -71,6 +74,7 @@ impl WorkerConfig {
             prefetch: default_prefetch(),
             labels: BTreeMap::new(),
             neighbour: Neighbour::default(),
+            peer_listen: None,
             data_dir,
             grace: Duration::from_secs(10),
         }
@@ -104,6 +108,12 @@ pub enum StartError {
     /// Not an address.
     #[error("FLOTA_GRPC_URL is '{0}': give host:port or http://host:port (there is no TLS on this link yet)")]
     GrpcUrl(String),
+    /// Datasets would be given to anybody.
+    #[error("FLOTA_PEER_LISTEN is {0}, which other machines can reach: set FLOTA_WORKER_TOKEN, or listen on 127.0.0.1")]
+    PeerToken(SocketAddr),
+    /// The address for other workers.
+    #[error("FLOTA_PEER_LISTEN: can't listen on {0}: {1}")]
+    PeerListen(SocketAddr, std::io::Error),
     /// There is nothing that it could do.
     #[error("it has no slots: set FLOTA_WORKER_SLOTS, such as randomx=1,ai=64,echo=256")]
     NoSlots,

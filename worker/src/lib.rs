@@ -17,6 +17,7 @@ mod link;
 mod load;
 mod log;
 mod neighbour;
+pub mod peer;
 mod runner;
 mod running;
 mod spool;

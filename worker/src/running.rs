@@ -27,6 +27,7 @@ use crate::link::{Link, publish_logs};
 use crate::load::LoadMeter;
 use crate::log::Log;
 use crate::neighbour;
+use crate::peer;
 use crate::runner::Runner;
 use crate::spool::Spool;
 use crate::status::{StatusPublisher, bare, messages};
@@ -90,6 +91,7 @@ impl Worker {
         let channel = watch::channel(None).0;
         let calls =
             Calls { channel: channel.subscribe(), worker: config.worker_id.clone(), token: config.token.clone() };
+        let peer = peer_server(&config, &executors).await?;
         let runner = Runner::new(executors, &register.slots, &register.prefetch, calls, Arc::new(spool), Arc::new(log));
         if !restored.is_empty() {
             info!(count = restored.len(), "results of an earlier run are reported again");
@@ -131,6 +133,7 @@ impl Worker {
         let mut tasks = link_tasks(parts, register, health, &runner, &client, events, &topics);
         tasks.push(AbortOnDropHandle::new(tokio::spawn(logs)));
         tasks.push(AbortOnDropHandle::new(tokio::spawn(neighbour)));
+        tasks.extend(peer);
         Ok(RunningWorker {
             worker: config.worker_id,
             boot_id,
@@ -147,6 +150,21 @@ impl Worker {
             tasks: Mutex::new(tasks),
         })
     }
+}
+
+/// Gives RandomX datasets to other workers, where the operator wants that.
+async fn peer_server(
+    config: &WorkerConfig,
+    executors: &[Arc<dyn Executor>],
+) -> Result<Option<AbortOnDropHandle<()>>, StartError> {
+    let Some(listen) = config.peer_listen else { return Ok(None) };
+    if !listen.ip().is_loopback() && config.token.is_none() {
+        return Err(StartError::PeerToken(listen));
+    }
+    let started = peer::serve::start(listen, config.token.clone(), executors.to_vec()).await;
+    let (address, serving) = started.map_err(|error| StartError::PeerListen(listen, error))?;
+    info!(%address, "gives RandomX datasets to other workers");
+    Ok(Some(AbortOnDropHandle::new(tokio::spawn(serving))))
 }
 
 /// What link and callback share.

@@ -20,6 +20,7 @@ use flota_worker::executor::Executor;
 use flota_worker::executor::ai::{AiConfig, AiExecutor};
 use flota_worker::executor::echo::Echo;
 use flota_worker::executor::randomx::{Mode, RandomxConfig, RandomxExecutor};
+use flota_worker::peer::fetch::Peers;
 use flota_worker::{Neighbour, RunningWorker, Worker, WorkerConfig};
 
 use crate::failure::Failure;
@@ -158,6 +159,7 @@ fn worker_config(settings: &Settings, id: &MadeWorkerId, mqtt_url: &str) -> Work
         prefetch: settings.worker_prefetch.clone(),
         labels: settings.worker_labels.clone(),
         neighbour: neighbour(settings),
+        peer_listen: settings.peer_listen,
         data_dir: settings.data_dir.clone(),
         grace: GRACE,
     }
@@ -192,6 +194,7 @@ fn randomx_config(settings: &Settings) -> RandomxConfig {
         cpus: settings.randomx_cpus.clone(),
         keep: settings.randomx_keep,
         shared_directory: settings.randomx_shared_dir.clone(),
+        peers: Peers { addresses: settings.peers.clone(), token: settings.worker_token.clone() },
     }
 }
 

@@ -64,6 +64,12 @@ impl Method {
     }
 }
 
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The compiled programs of a cache.
 #[derive(Debug)]
 pub struct Vectorised {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use flota_proto::kinds::Payload;
 use flota_proto::mqtt::RandomxState;
 use flota_proto::{Kind, UnitId};
+use flota_randomx::Dataset;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
@@ -121,6 +122,11 @@ pub trait Executor: Send + Sync {
 
     /// Work with this RandomX key will come: what takes long to prepare may be begun. Says what it did, for people.
     fn prepare(&self, _key: &[u8]) -> Option<String> {
+        None
+    }
+
+    /// The RandomX dataset of `key`, if it is ready, to be given to other workers.
+    fn dataset(&self, _key: &[u8]) -> Option<Arc<Dataset>> {
         None
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flota_common::clock;
 use flota_proto::mqtt::{HashMode, RandomxState};
-use flota_randomx::{Error, Pages};
+use flota_randomx::{Dataset, Error, Pages};
 
 use super::caches::Caches;
 use super::crew::{Back, Crew, Memory, Work};
@@ -51,7 +51,7 @@ impl Engine {
             mode: config.mode,
             manners: Manners { threads, percent, nice: config.nice, cpus: config.cpus },
             datasets: Arc::new(Datasets::new(
-                Maker::new(config.shared_directory, caches.clone()),
+                Maker::new(config.shared_directory, config.peers, caches.clone()),
                 builders,
                 config.keep,
             )),
@@ -146,6 +146,11 @@ impl Engine {
     /// Work with `key` will come.
     pub fn prepare(self: &Arc<Self>, key: &[u8]) -> &'static str {
         if self.mode == Mode::Light { "this worker computes in light mode" } else { self.datasets.want(key) }
+    }
+
+    /// The dataset of `key`, if it is ready.
+    pub fn dataset(&self, key: &[u8]) -> Option<Arc<Dataset>> {
+        self.datasets.get(key)
     }
 
     pub fn hold(&self, held: bool) {

@@ -1,23 +1,26 @@
-//! Where a dataset comes from: memory that the workers of this host share, or built in memory of this process.
+//! Where a dataset comes from: memory that the workers of this host share, another worker, or built in memory of this process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flota_common::clock;
 use flota_randomx::{Build, Dataset, Error};
 
 use super::caches::Caches;
+use crate::peer::fetch::{FetchError, Peers};
 
 /// Makes datasets.
 #[derive(Debug)]
 pub struct Maker {
     shared_directory: Option<PathBuf>,
+    peers: Peers,
     caches: Arc<Caches>,
 }
 
 impl Maker {
     /// With a directory all workers that have the same share one dataset.
-    pub fn new(shared_directory: Option<PathBuf>, caches: Arc<Caches>) -> Self {
-        Self { shared_directory, caches }
+    pub fn new(shared_directory: Option<PathBuf>, peers: Peers, caches: Arc<Caches>) -> Self {
+        Self { shared_directory, peers, caches }
     }
 
     /// Whether another process may have the dataset already, which takes no more memory then.
@@ -43,7 +46,19 @@ impl Maker {
     }
 
     fn build(&self, key: &[u8], build: &Build) -> Result<Dataset, Error> {
-        Dataset::build(&self.caches.get(key)?, build)
+        let cache = self.caches.get(key)?;
+        if self.peers.addresses.is_empty() {
+            return Dataset::build(&cache, build);
+        }
+        let begun = clock::instant();
+        match self.peers.fetch(&cache, Dataset::estimate(&cache, build), build) {
+            Ok(dataset) => {
+                tracing::info!(fetch_ms = begun.elapsed().as_millis() as u64, "got a RandomX dataset from a peer");
+                Ok(dataset)
+            }
+            Err(Some(FetchError::Dataset(error @ (Error::Stopped | Error::DatasetMemory)))) => Err(error),
+            Err(_) => Dataset::build(&cache, build),
+        }
     }
 
     #[cfg(target_os = "linux")]

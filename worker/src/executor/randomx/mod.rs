@@ -25,7 +25,7 @@ use bytes::Bytes;
 use flota_common::clock;
 use flota_proto::Kind;
 use flota_proto::mqtt::RandomxState;
-use flota_randomx::Error;
+use flota_randomx::{Dataset, Error};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,7 @@ use self::engine::Engine;
 use self::job::Job;
 use self::manners::Manners;
 use super::{Context, Executor, Failure, Output, Unit};
+use crate::peer::fetch::Peers;
 
 /// How often it is told how far a unit is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -71,6 +72,8 @@ pub struct RandomxConfig {
     pub keep: Option<Duration>,
     /// Where the workers of this host share one dataset; `None`: each has its own.
     pub shared_directory: Option<PathBuf>,
+    /// Workers to fetch a dataset from where that is faster than computing it.
+    pub peers: Peers,
 }
 
 impl Default for RandomxConfig {
@@ -83,6 +86,7 @@ impl Default for RandomxConfig {
             cpus: Vec::new(),
             keep: Some(Duration::from_secs(10 * 60)),
             shared_directory: None,
+            peers: Peers::default(),
         }
     }
 }
@@ -211,6 +215,10 @@ impl Executor for RandomxExecutor {
         let said = self.engine.prepare(key).to_owned();
         self.engine.keep_swept();
         Some(said)
+    }
+
+    fn dataset(&self, key: &[u8]) -> Option<Arc<Dataset>> {
+        self.engine.dataset(key)
     }
 
     fn hold(&self, held: bool) {
