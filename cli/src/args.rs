@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use flota_proto::rest::{JobState, OnDependencyFailure};
 use flota_proto::{JobId, Kind, Timestamp, WorkerId};
+use flota_randomx::{Method, Pages};
 
 use crate::flags::{Brokers, Everything, Masters, SettingFlags, Stores, Workers};
 
@@ -568,6 +569,46 @@ pub struct Bench {
 pub enum BenchCommand {
     /// Durable jobs a second from end to end, and the latency of one
     Dispatch(Dispatch),
+    /// RandomX on this machine: hash rate, and the time that a dataset takes
+    Randomx(RandomxBench),
+}
+
+/// `flota bench randomx`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Needs no fleet. Makes the dataset of a key and hashes with it, as a worker does, then lets the miner given by --against \
+    do the same with its offline benchmark, and so on in turn. Stop everything else first: what it measures is the whole machine."
+)]
+pub struct RandomxBench {
+    /// How many threads, without it one a core
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+    /// How long each program hashes once its dataset is ready
+    #[arg(long, default_value_t = 65, value_parser = clap::value_parser!(u64).range(15..=86_400))]
+    pub seconds: u64,
+    /// How often each program runs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub rounds: u64,
+    /// The largest pages to use: huge (vm.nr_hugepages), transparent, or 4k
+    #[arg(long, default_value = "huge", value_parser = pages)]
+    pub pages: Pages,
+    /// How dataset items are computed: avx512, avx2 or library; without it the best that this processor can
+    #[arg(long, default_value_t = Method::best(), value_parser = method)]
+    pub method: Method,
+    /// A miner with XMRig's command line
+    #[arg(long, value_name = "PATH")]
+    pub against: Option<PathBuf>,
+}
+
+fn pages(text: &str) -> Result<Pages, String> {
+    let found = Pages::LADDER.into_iter().find(|pages| pages.as_str() == text);
+    found.ok_or_else(|| "give huge, transparent or 4k".into())
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    let found = Method::LADDER.into_iter().find(|method| method.as_str() == text && method.is_supported());
+    let can: Vec<&str> = Method::LADDER.into_iter().filter(|m| m.is_supported()).map(Method::as_str).collect();
+    found.ok_or_else(|| format!("this processor can do {}", can.join(", ")))
 }
 
 /// `flota bench dispatch`

@@ -1,9 +1,11 @@
-//! `flota bench …`: measuring a running fleet from outside, as any client could.
+//! `flota bench …`: measuring a running fleet from outside, as any client could, and this machine.
 
 mod cpu;
 mod disk;
 mod latency;
 mod load;
+mod miner;
+mod randomx;
 mod report;
 mod verify;
 
@@ -19,6 +21,7 @@ use crate::output::Out;
 
 pub async fn run(api: &Api, settings: &Settings, out: &Out, args: Bench) -> Result<(), Failure> {
     match args.command {
+        BenchCommand::Randomx(args) => follow::unless_interrupted(randomx::run(out, args)).await,
         BenchCommand::Dispatch(args) => follow::unless_interrupted(dispatch(api, settings, out, &args)).await,
     }
 }
