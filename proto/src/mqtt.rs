@@ -251,7 +251,7 @@ pub struct WorkerStatus {
     pub load: Option<Load>,
     /// How it stands with RandomX.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub randomx: Option<RandomxState>,
+    pub randomx: Option<Box<RandomxState>>,
 }
 
 /// One unit in a [`Tasks`] message.

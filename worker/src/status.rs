@@ -64,7 +64,7 @@ impl StatusPublisher {
             running: running.clone(),
             hashrate: Some(self.runner.hashrate()),
             load: Some(self.load.sample()),
-            randomx: self.runner.randomx(),
+            randomx: self.runner.randomx().map(Box::new),
             ..bare(&self.worker, &self.boot_id, *status)
         };
         for message in messages(&self.topics, &status) {

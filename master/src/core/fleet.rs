@@ -75,7 +75,7 @@ pub struct Worker {
     /// Hashes a second, by its own word.
     pub hashrate: f64,
     /// How it stands with RandomX, by its own word.
-    pub randomx: Option<RandomxState>,
+    pub randomx: Option<Box<RandomxState>>,
     /// RandomX keys (hex) for which it is warm.
     pub warm_keys: BTreeSet<Arc<str>>,
     /// Items of RandomX work a second, measured over its units.

@@ -344,7 +344,7 @@ fn worker_view(worker: &Worker) -> rest::Worker {
         labels: worker.labels.clone(),
         load: worker.load,
         hashrate: if worker.online() { worker.hashrate } else { 0.0 },
-        randomx: worker.randomx.clone().filter(|_| worker.online()),
+        randomx: worker.randomx.as_deref().filter(|_| worker.online()).cloned(),
         connected_at: worker.connected_at,
         last_seen_at: worker.last_seen_at,
     }
