@@ -20,6 +20,8 @@ export interface Answer {
   finish: string | null;
   usage: AiUsage | null;
   processingMs: number | null;
+  /** How many of the oldest turns the model did not see. */
+  dropped: number;
   error: JobError | null;
   askedAt: number;
   /** When the first text of its attempt came, in the master's time. */
@@ -51,6 +53,7 @@ export function newAnswer(now: number): Answer {
     finish: null,
     usage: null,
     processingMs: null,
+    dropped: 0,
     error: null,
     askedAt: now,
     firstAt: null,
@@ -139,6 +142,7 @@ export function applyResponse(answer: Answer, response: AiResponse, now: number)
   answer.finish = response.finish ?? 'complete';
   answer.usage = response.usage ?? null;
   answer.processingMs = response.processingTime ?? null;
+  answer.dropped = response.droppedTurns ?? 0;
   answer.position = null;
   answer.endedAt = response.timestamp ?? now;
   if (answer.finish === 'error') {
@@ -175,6 +179,7 @@ export function applyJob(answer: Answer, job: Job, now: number): void {
         provider: (result.provider as string) ?? null,
         finish: (result.finish as AiResponse['finish']) ?? 'complete',
         usage: (result.usage as AiUsage) ?? null,
+        droppedTurns: (result.dropped_turns as number) ?? 0,
         ...(Number.isFinite(took) ? { processingTime: took } : {}),
         ...(Number.isFinite(finished) ? { timestamp: finished } : {}),
       },

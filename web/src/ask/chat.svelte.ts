@@ -10,6 +10,7 @@ import { uuidTime, uuidv7 } from '../lib/uuid';
 import { applyEvent, applyJob, applyQueued, applyResponse, fail, newAnswer, open, type Answer, type Turn } from './answer';
 import * as history from './history';
 import { messages, titleOf } from './messages';
+import * as remote from './remote';
 import { leafBelow, path, versions } from './tree';
 
 type Ack = { jobId?: string; error?: Partial<JobError> | string } | null;
@@ -69,12 +70,15 @@ class Chat {
   }
 
   remove(id: string): void {
+    const entry = this.entries.find((known) => known.id === id);
     if (this.conversation?.id === id) this.conversation = null;
     this.entries = history.remove(id);
+    if (entry) remote.remove(entry);
   }
 
   clear(): void {
     this.conversation = null;
+    this.entries.forEach(remote.remove);
     history.clear();
     this.entries = [];
   }
@@ -87,6 +91,8 @@ class Chat {
   rename(id: string, title: string): void {
     if (this.conversation?.id === id) this.conversation.title = title;
     this.entries = history.rename(id, title);
+    const entry = this.entries.find((known) => known.id === id);
+    if (entry) remote.rename(entry, title);
   }
 
   /** Asks, and returns the id of the conversation. */
@@ -113,7 +119,7 @@ class Chat {
 
   #ask(conversation: history.Conversation, query: string, parent: string | null): string {
     const now = Date.now();
-    const before = messages(path({ turns: conversation.turns, head: parent }));
+    const before = path({ turns: conversation.turns, head: parent });
     const id = uuidv7(now);
     conversation.turns.push({ id, parent, query, model: this.model || null, answer: newAnswer(now) });
     conversation.head = id;
@@ -121,28 +127,47 @@ class Chat {
     this.stopping = false;
     const answer = this.last!.answer;
     this.#unbound = { answer, query };
-    void this.#send(answer, query, before);
+    void this.#send(conversation, this.last!, before);
     tab.write('chat', conversation.id);
     this.save();
     return conversation.id;
   }
 
-  /** A first question is a plain one; a later one needs what was said before, which only a job can carry. */
-  async #send(answer: Answer, query: string, before: ReturnType<typeof messages>): Promise<void> {
+  /** A first question, and one whose conversation the master has, is a plain one; else it carries what was said before, as a job. */
+  async #send(conversation: history.Conversation, turn: Turn, before: Turn[]): Promise<void> {
+    const { answer, query } = turn;
     const model = this.model ? { model: this.model } : {};
     const key = auth.apiKey ? { apiKey: auth.apiKey } : {};
+    const ids = before.map(({ id }) => id);
+    const copy = await remote.prepare($state.snapshot(conversation) as history.Conversation, ids, link.sessionId);
+    if (ids.length === 0 || copy) conversation.remote = copy;
+    const told = copy ? [] : messages(before);
+    const where = copy ? { conversationId: conversation.id, conversationSecret: copy.secret } : {};
     const ack =
-      before.length === 0
-        ? await link.request<Ack>('user-query', { query, ...key, ...model })
+      told.length === 0
+        ? await link.request<Ack>('user-query', { query, ...key, ...model, ...where })
         : await link.request<Ack>('job-submit', {
             kind: 'ai.chat',
-            payload: { messages: [...before, { role: 'user', content: query }], ...model },
+            payload: { messages: [...told, { role: 'user', content: query }], ...model },
             ...key,
           });
+    if (copy && typeof ack?.error === 'object' && ack.error.code === 'not_found') {
+      // The master forgot the conversation: from here on this browser alone keeps it.
+      conversation.remote = null;
+      return this.#send(conversation, turn, before);
+    }
     this.#changed(() => {
-      if (ack?.error) fail(answer, asError(ack.error));
-      else if (ack?.jobId) this.#bind(answer, ack.jobId);
+      if (ack?.error) return fail(answer, asError(ack.error));
+      if (!ack?.jobId) return;
+      this.#bind(answer, ack.jobId);
+      if (copy) conversation.remote?.turns.push(turn.id);
     });
+  }
+
+  /** A conversation that another device began. */
+  async open(id: string, secret: string): Promise<void> {
+    if (this.entries.some((entry) => entry.id === id)) return;
+    this.entries = history.save(await remote.open(id, secret));
   }
 
   stop(): void {

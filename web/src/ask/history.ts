@@ -1,12 +1,15 @@
 // Conversations in this browser's storage: one entry each, so that saving a growing answer does not write all of them.
 import { local } from '../lib/storage';
 import type { Turn } from './answer';
+import type { Remote } from './remote';
 import { chained, type Tree } from './tree';
 
 export interface Conversation extends Tree {
   id: string;
   title: string;
   updatedAt: number;
+  /** The master's copy; null where it takes none. */
+  remote?: Remote | null;
 }
 
 export type Entry = Omit<Conversation, 'turns'>;

@@ -3,6 +3,7 @@ import { api } from '../lib/api';
 import { link } from '../lib/link.svelte';
 import { now } from '../lib/now.svelte';
 import type { Fleet, FleetTick, Worker } from '../lib/types';
+import { fleetRates, remember, type HashPoint } from './hashing';
 import { answersQuestions, chatModels, totals } from './workers';
 
 const POLL_MS = 5000;
@@ -20,6 +21,8 @@ class FleetStore {
   /** Null until the master was heard. */
   workers = $state.raw<Worker[] | null>(null);
   trail = $state.raw<Point[]>([]);
+  hashTrail = $state.raw<HashPoint[]>([]);
+  hashrates = $derived(fleetRates(this.workers ?? []));
   totals = $derived(totals(this.fleet, this.workers));
   models = $derived(chatModels(this.workers ?? []));
   /** Some worker can answer a question with a real model. */
@@ -57,6 +60,7 @@ class FleetStore {
     if (workers_list) {
       this.workers = workers_list;
       this.#workersAt = Date.now();
+      this.hashTrail = remember(this.hashTrail, this.hashrates, this.#workersAt);
     }
   }
 

@@ -1,4 +1,5 @@
 // REST calls to the master. Every failure leaves here as a `Problem`; one without an answer has status 0.
+import type { Source } from '../mine/types';
 import { auth } from './auth.svelte';
 import { Problem } from './problem';
 import type { Fleet, Job, Page, Unit, Worker } from './types';
@@ -42,7 +43,7 @@ export async function call<T>(path: string, options: Options = {}): Promise<T> {
   const body: unknown = await response.json().catch(() => null);
   if (response.status === 401) auth.refused();
   if (!response.ok) throw new Problem(response.status, body, retryAfter(response));
-  if (body === null) throw new Problem(response.status, { detail: 'The answer was not JSON.' });
+  if (body === null && response.status !== 204) throw new Problem(response.status, { detail: 'The answer was not JSON.' });
   return body as T;
 }
 
@@ -61,6 +62,11 @@ export const api = {
     call<Job>('jobs', { method: 'POST', body, headers: submitHeaders(idempotencyKey) }),
   cancel: (job: string) => call<Job>(`jobs/${id(job)}/cancel`, { method: 'POST' }),
   retry: (job: string) => call<Job>(`jobs/${id(job)}/retry`, { method: 'POST' }),
+  sources: () => call<{ items: Source[] }>('sources'),
+  createSource: (body: unknown) => call<Source>('sources', { method: 'POST', body }),
+  startSource: (source: string) => call<Source>(`sources/${id(source)}/start`, { method: 'POST' }),
+  stopSource: (source: string) => call<Source>(`sources/${id(source)}/stop`, { method: 'POST' }),
+  removeSource: (source: string) => call<void>(`sources/${id(source)}`, { method: 'DELETE' }),
   priority: (job: string, priority: number) =>
     call<Job>(`jobs/${id(job)}`, { method: 'PATCH', body: { priority } }),
 };

@@ -76,6 +76,24 @@ export interface Page<T> {
 export const WORKER_STATES = ['idle', 'busy', 'paused', 'draining', 'quarantined', 'offline'] as const;
 export type WorkerState = (typeof WORKER_STATES)[number];
 
+/** Hashes a second, by the time they are averaged over. */
+export type Hashrates = Record<'10s' | '60s' | '15m', number>;
+
+export interface RandomxState {
+  mode: 'idle' | 'light' | 'fast';
+  key?: string | null;
+  /** `huge`, `transparent` or `4k` */
+  pages?: string | null;
+  preparing?: string | null;
+  progress?: number | null;
+  datasets?: string[];
+  shared?: boolean;
+  threads?: number;
+  hashrates?: Hashrates;
+  thread_hashrates?: Hashrates[];
+  held_back?: string | null;
+}
+
 export interface Worker {
   worker_id: string;
   status: WorkerState;
@@ -99,6 +117,7 @@ export interface Worker {
   labels?: Record<string, string> | null;
   load?: { cpu?: number | null; memory?: number | null } | null;
   hashrate?: number | null;
+  randomx?: RandomxState | null;
   connected_at?: string | null;
   last_seen_at?: string | null;
 }
@@ -142,6 +161,8 @@ export interface AiResponse {
   provider?: string | null;
   finish?: 'complete' | 'max_tokens' | 'blocked' | 'error';
   usage?: AiUsage | null;
+  /** Oldest turns that the model did not see. */
+  droppedTurns?: number;
   error?: JobError | null;
 }
 
