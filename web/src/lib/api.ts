@@ -1,4 +1,5 @@
 // REST calls to the master. Every failure leaves here as a `Problem`; one without an answer has status 0.
+import type { Replayed } from '../jobs/replay';
 import type { Source } from '../mine/types';
 import { auth } from './auth.svelte';
 import { Problem } from './problem';
@@ -67,6 +68,7 @@ export const api = {
   startSource: (source: string) => call<Source>(`sources/${id(source)}/start`, { method: 'POST' }),
   stopSource: (source: string) => call<Source>(`sources/${id(source)}/stop`, { method: 'POST' }),
   removeSource: (source: string) => call<void>(`sources/${id(source)}`, { method: 'DELETE' }),
+  retryMany: (body: unknown) => call<Replayed & { next_cursor?: string | null }>('jobs/retry', { method: 'POST', body }),
   priority: (job: string, priority: number) =>
     call<Job>(`jobs/${id(job)}`, { method: 'PATCH', body: { priority } }),
 };
