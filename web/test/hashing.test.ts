@@ -1,6 +1,6 @@
 // Hash rates of a fleet and the line they make.
 import { expect, it } from 'vitest';
-import { fleetRates, line, remember, scaleEnd, SPAN_MS } from '../src/fleet/hashing';
+import { fleetRates, fromHistory, line, remember, scaleEnd, SPAN_MS } from '../src/fleet/hashing';
 import type { Worker } from '../src/lib/types';
 
 const rates = (n: number) => ({ '10s': n, '60s': 2 * n, '15m': 3 * n });
@@ -23,4 +23,10 @@ it('the newest stands at the right, the greatest at the top', () => {
   const trail = [{ ...rates(0), at: 0 }, { ...rates(10), at: SPAN_MS }];
   expect(line(trail, '10s', SPAN_MS, 10, 100, 50)).toBe('M0.0 50.0L100.0 0.0');
   expect(line(trail.slice(1), '10s', SPAN_MS, 10, 100, 50)).toBe('');
+});
+
+it('the averages of the past follow from its points', () => {
+  const points = Array.from({ length: 12 }, (_, i) => ({ timestamp: new Date(i * 10_000).toISOString(), hashrate: i }));
+  const past = fromHistory({ interval_ms: 10_000, points });
+  expect(past.at(-1)).toEqual({ at: 110_000, '10s': 11, '60s': 8.5, '15m': 5.5 });
 });

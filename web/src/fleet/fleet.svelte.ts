@@ -3,7 +3,7 @@ import { api } from '../lib/api';
 import { link } from '../lib/link.svelte';
 import { now } from '../lib/now.svelte';
 import type { Fleet, FleetTick, Worker } from '../lib/types';
-import { fleetRates, remember, type HashPoint } from './hashing';
+import { fleetRates, fromHistory, remember, type HashPoint } from './hashing';
 import { answersQuestions, chatModels, totals } from './workers';
 
 const POLL_MS = 5000;
@@ -22,7 +22,7 @@ class FleetStore {
   workers = $state.raw<Worker[] | null>(null);
   trail = $state.raw<Point[]>([]);
   hashTrail = $state.raw<HashPoint[]>([]);
-  hashrates = $derived(fleetRates(this.workers ?? []));
+  hashrates = $derived(this.fleet?.hashrates ?? fleetRates(this.workers ?? []));
   totals = $derived(totals(this.fleet, this.workers));
   models = $derived(chatModels(this.workers ?? []));
   /** Some worker can answer a question with a real model. */
@@ -42,7 +42,16 @@ class FleetStore {
   async load(): Promise<void> {
     this.#workersAt = 0;
     this.#fleetAt = 0;
-    await this.#poll();
+    await Promise.all([this.#poll(), this.#recall()]);
+  }
+
+  /** What was before this page opened, or while it heard nothing. */
+  async #recall(): Promise<void> {
+    const history = await api.history().catch(() => null);
+    if (!history) return;
+    const past = fromHistory(history);
+    const newest = past.at(-1)?.at ?? 0;
+    this.hashTrail = [...past, ...this.hashTrail.filter((point) => point.at > newest)];
   }
 
   /** A worker as the master answered it after a command. */
@@ -60,7 +69,7 @@ class FleetStore {
     if (workers_list) {
       this.workers = workers_list;
       this.#workersAt = Date.now();
-      this.hashTrail = remember(this.hashTrail, this.hashrates, this.#workersAt);
+      this.hashTrail = remember(this.hashTrail, this.hashrates, timestamp ?? this.#workersAt);
     }
   }
 

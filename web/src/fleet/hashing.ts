@@ -1,5 +1,5 @@
 // Hash rates of the fleet: over 10 s, 60 s and 15 min, without those who are gone, and as a line over the last quarter of an hour. Pure.
-import type { Hashrates, Worker } from '../lib/types';
+import type { FleetHistory, Hashrates, Worker } from '../lib/types';
 import { online } from './workers';
 
 export const WINDOWS = ['10s', '60s', '15m'] as const;
@@ -17,6 +17,15 @@ export function fleetRates(workers: Worker[]): Hashrates {
   const sum = (window: Window) =>
     workers.filter(online).reduce((total, worker) => total + (worker.randomx?.hashrates?.[window] ?? worker.hashrate ?? 0), 0);
   return { '10s': sum('10s'), '60s': sum('60s'), '15m': sum('15m') };
+}
+
+/** What the master kept: a figure over 10 s every 10 s. The longer averages follow from them. */
+export function fromHistory({ interval_ms, points }: FleetHistory): HashPoint[] {
+  const mean = (end: number, span: number) => {
+    const some = points.slice(Math.max(0, end + 1 - Math.round(span / interval_ms)), end + 1);
+    return some.reduce((sum, point) => sum + point.hashrate, 0) / some.length;
+  };
+  return points.map((point, i) => ({ at: Date.parse(point.timestamp), '10s': point.hashrate, '60s': mean(i, 60_000), '15m': mean(i, SPAN_MS) }));
 }
 
 export function remember(trail: HashPoint[], rates: Hashrates, at: number): HashPoint[] {

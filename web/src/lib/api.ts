@@ -3,7 +3,7 @@ import type { Replayed } from '../jobs/replay';
 import type { Source } from '../mine/types';
 import { auth } from './auth.svelte';
 import { Problem } from './problem';
-import type { Fleet, Job, Page, Unit, Worker } from './types';
+import type { Fleet, FleetHistory, Job, Page, Unit, Worker } from './types';
 
 const TIMEOUT_MS = 15_000;
 
@@ -52,6 +52,7 @@ const id = encodeURIComponent;
 
 export const api = {
   fleet: () => call<Fleet>('fleet'),
+  history: () => call<FleetHistory>('fleet/history'),
   workers: () => call<Page<Worker>>('workers?limit=500'),
   worker: (worker: string, action: 'drain' | 'pause' | 'resume') =>
     call<Worker>(`workers/${id(worker)}/${action}`, { method: 'POST' }),

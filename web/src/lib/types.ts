@@ -127,7 +127,13 @@ export interface Fleet {
   slots?: Record<string, { total: number; used: number }> | null;
   queue?: { depth: number; oldest_age_ms?: number | null } | null;
   hashrate?: number | null;
+  hashrates?: Hashrates | null;
   jobs?: Record<string, number> | null;
+}
+
+export interface FleetHistory {
+  interval_ms: number;
+  points: { timestamp: string; hashrate: number }[];
 }
 
 export interface FleetTick extends Fleet {
