@@ -57,6 +57,12 @@ async function tour(page, get, name) {
   await get('job-link').first().click();
   await get('units').waitFor();
   await look('job-failed');
+  await page.goto(`${url}#/jobs/failed`);
+  await get('failed-row').first().waitFor();
+  await get('failed-attempts').first().click();
+  await get('attempt-row').first().waitFor();
+  await look('failed');
+  await dialog('replay-all', 'replay');
   await page.goto(`${url}#/jobs/new`);
   await get('submit-kind').waitFor();
   await look('submit');
@@ -64,6 +70,10 @@ async function tour(page, get, name) {
   await get('fleet-worker').first().waitFor();
   await get('worker-details').first().click();
   await look('fleet');
+  await page.goto(`${url}#/fleet/mining`);
+  await get('source-add').click();
+  await get('source-form').waitFor();
+  await look('mining');
   await page.goto(`${url}#/logs`);
   await get('log-line').first().waitFor();
   await look('logs');
@@ -94,4 +104,4 @@ for (const phone of [false, true]) {
   }
 }
 assert.deepEqual(found, [], found.join('\n'));
-assert.equal(looked, 8 * 13);
+assert.equal(looked, 8 * 16);

@@ -66,6 +66,16 @@ await onPage(url, async (page, get) => {
   const kept = JSON.parse((await download('chat-export-json')).text);
   assert.equal(kept.turns.length, 4, 'all branches are taken along');
 
+  const { id, remote } = await page.evaluate(() => JSON.parse(localStorage.getItem('flota.chats'))[0]);
+  await onPage(`${url}#/ask/${id}?secret=${remote.secret}`, async (other, there) => {
+    await until('the conversation is there on another device', async () => (await there('turn').count()) === 1);
+    assert.match(await there('question').innerText(), /another conversation/);
+    assert.ok(!(await other.evaluate(() => location.href)).includes(remote.secret), 'the secret stays in the address');
+    await ask(there, 'said on the other device');
+    await until('it goes on', async () => (await there('turn').count()) === 2);
+    await answered(there);
+  });
+
   await get('open-history').click();
   await get('history-find').fill('FOLLOW-UP');
   await until('one conversation is found by what was said in it', async () => (await get('history-entry').count()) === 1);

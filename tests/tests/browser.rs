@@ -107,6 +107,13 @@ async fn conversations_have_versions_names_a_search_and_failures_that_say_what_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn failed_jobs_are_replayed_a_wrong_source_is_refused_and_hashing_is_shown() {
+    let fleet = Node::up().start().await;
+    workers_ready(&fleet.rest(), 1).await;
+    passes("ops", &[&fleet.url()], fleet.directory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn axe_finds_nothing_in_both_languages_themes_and_sizes() {
     let gemini = FakeGemini::start_with(models()).await.expect("failed to start the stand-in");
     gemini.for_model("gemini-3.5-flash-lite", Script::text(&[MARKDOWN], "STOP"));

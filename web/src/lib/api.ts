@@ -1,5 +1,6 @@
 // REST calls to the master. Every failure leaves here as a `Problem`; one without an answer has status 0.
 import type { Replayed } from '../jobs/replay';
+import type { Report } from '../usage/report';
 import type { Source } from '../mine/types';
 import { auth } from './auth.svelte';
 import { Problem } from './problem';
@@ -64,6 +65,7 @@ export const api = {
     call<Job>('jobs', { method: 'POST', body, headers: submitHeaders(idempotencyKey) }),
   cancel: (job: string) => call<Job>(`jobs/${id(job)}/cancel`, { method: 'POST' }),
   retry: (job: string) => call<Job>(`jobs/${id(job)}/retry`, { method: 'POST' }),
+  usage: (from: string, owner: string | null) => call<Report>(`usage?from=${from}`, owner ? { headers: { 'x-flota-owner': owner } } : {}),
   sources: () => call<{ items: Source[] }>('sources'),
   createSource: (body: unknown) => call<Source>('sources', { method: 'POST', body }),
   startSource: (source: string) => call<Source>(`sources/${id(source)}/start`, { method: 'POST' }),

@@ -91,6 +91,16 @@ export function memory(mib: number, locale: string): string {
   return mib >= 1024 ? `${number(mib / 1024, locale, 1)} GiB` : `${number(mib, locale)} MiB`;
 }
 
+/** Small sums keep the digits that make them something: 0.000011 USD. */
+export function money(value: number, currency: string, locale: string): string {
+  const digits = value > 0 && value < 0.01 ? 6 : 2;
+  try {
+    return numberFormat(locale, { style: 'currency', currency, minimumFractionDigits: 2, maximumFractionDigits: digits }).format(value);
+  } catch {
+    return `${number(value, locale, digits)} ${currency}`;
+  }
+}
+
 /** A load between 0 and 1; workers that report percent are understood too. */
 export function fraction(value: number | null | undefined): number | null {
   if (value == null || !Number.isFinite(value)) return null;
