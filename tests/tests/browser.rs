@@ -113,12 +113,21 @@ async fn failed_jobs_are_replayed_a_wrong_source_is_refused_and_hashing_is_shown
     passes("ops", &[&fleet.url()], fleet.directory()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn axe_finds_nothing_in_both_languages_themes_and_sizes() {
+async fn axe_finds_nothing(size: &str) {
     let gemini = FakeGemini::start_with(models()).await.expect("failed to start the stand-in");
     gemini.for_model("gemini-3.5-flash-lite", Script::text(&[MARKDOWN], "STOP"));
     let fleet = fleet_of(&gemini).await;
-    passes("axe", &[&fleet.url()], fleet.directory()).await;
+    passes("axe", &[&fleet.url(), size], fleet.directory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn axe_finds_nothing_on_a_desk_in_both_languages_and_themes() {
+    axe_finds_nothing("desk").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn axe_finds_nothing_on_a_phone_in_both_languages_and_themes() {
+    axe_finds_nothing("phone").await;
 }
 
 const MARKDOWN: &str = "## Ships\n\nThey *keep* **together** by [signals](https://example.org):\n\n1. `flags`\n2. lights\n\n| by | \

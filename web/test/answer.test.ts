@@ -93,6 +93,12 @@ describe('an answer', () => {
     expect(isDemo(answer)).toBe(true);
   });
 
+  it('keeps the part that came, where it was stopped while nobody listened', () => {
+    const answer = newAnswer(0);
+    applyJob(answer, { id: 'j', kind: 'ai.chat', state: 'cancelled', priority: 5, created_at: '', result: { text: 'a part', partial: true } }, 0);
+    expect(answer).toMatchObject({ state: 'cancelled', text: 'a part' });
+  });
+
   it('says why its job failed', () => {
     const answer = newAnswer(0);
     const job: Job = { id: 'j', kind: 'ai.chat', state: 'failed', priority: 5, created_at: '', error: { code: 'deadline', message: 'too late' } };

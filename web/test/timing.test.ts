@@ -35,6 +35,7 @@ it('an error is said in the language of the page', () => {
   expect(errorText({ code: 'cancelled', message: 'the job was cancelled' }, es)).toMatchObject({ what: 'Se detuvo.', said: '' });
   expect(errorText({ code: 'bad_key', message: 'Gemini refuses' }, en)).toMatchObject({ said: 'Gemini refuses' });
   expect(errorText({ code: 'bad_key', message: "Gemini refuses this worker's API key" }, en).what).toMatch(/of this worker/);
+  expect(errorText({ code: 'invalid_field', message: "model: nobody serves 'x'" }, en).what).toMatch(/serves this model/);
   expect(errorText({ code: 'new_code', message: 'as the master says' }, es).what).toBe('as the master says');
 });
 

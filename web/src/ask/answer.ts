@@ -188,6 +188,8 @@ export function applyJob(answer: Answer, job: Job, now: number): void {
   } else if (job.state === 'failed' || job.state === 'cancelled') {
     answer.endedAt = Number.isFinite(finished) ? finished : now;
     const error = job.error ?? { code: job.state, message: '' };
+    const partial = field(job.result, 'text');
+    if (typeof partial === 'string' && partial.length > answer.text.length) answer.text = partial;
     fail(answer, job.state === 'cancelled' ? { ...error, code: 'cancelled' } : error);
   } else {
     applyState(answer, { jobId: job.id, type: job.state });

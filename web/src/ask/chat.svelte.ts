@@ -18,6 +18,8 @@ type Ack = { jobId?: string; error?: Partial<JobError> | string } | null;
 const SAVE_MS = 400;
 /** The answer follows the event of the end at once; if it doesn't, the job is asked. */
 const ANSWER_MS = 400;
+/** Shorter conversations are sent whole. */
+const LONG_TURNS = 3;
 const LOST_MS = 20_000;
 /** How often one that waits asks why, which no event tells. */
 const WHY_MS = 3000;
@@ -209,7 +211,16 @@ class Chat {
 
   #response(response: AiResponse): void {
     const answer = response.jobId ? this.#find(response.jobId) : this.#refusedOne(response.query);
-    if (answer) this.#changed(() => applyResponse(answer, response, Date.now()));
+    if (!answer) return;
+    this.#changed(() => applyResponse(answer, response, Date.now()));
+    if (this.conversation?.remote && this.turns.length >= LONG_TURNS) void this.#learnDropped(answer);
+  }
+
+  /** Of a long conversation the master sends what fits; only the job says how much that left out. */
+  async #learnDropped(answer: Answer): Promise<void> {
+    const job = answer.jobId ? await api.job(answer.jobId).catch(() => null) : null;
+    const dropped = (job?.result as { dropped_turns?: number } | null)?.dropped_turns ?? 0;
+    if (dropped > 0) this.#changed(() => (answer.dropped = dropped));
   }
 
   #refusedOne(query: string | undefined): Answer | null {

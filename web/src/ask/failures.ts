@@ -36,6 +36,7 @@ const LOOKS: Record<string, Look> = {
   provider_error: BUSY,
   provider_timeout: BUSY,
   unreachable: BUSY,
+  resting: BUSY,
   model_gone: MODEL,
   bad_request: MODEL,
   no_api_key: NOBODY,

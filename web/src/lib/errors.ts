@@ -9,10 +9,15 @@ export interface ErrorText {
   said: string;
 }
 
+/** The code that says what it is about: a question with a model that nobody serves is refused as a wrong field. */
+export function codeOf({ code, message }: JobError): string {
+  return code === 'invalid_field' && /^(payload\.)?model\b/.test(message) ? 'model_not_served' : code;
+}
+
 /** A code that the page does not know is said in the master's words. */
 export function errorText(error: JobError, t: Texts): ErrorText {
   const texts = t.failures as Record<string, string[]>;
-  const known = (/this worker's API key/.test(error.message) ? texts[`worker_${error.code}`] : undefined) ?? texts[error.code];
+  const known = (/this worker's API key/.test(error.message) ? texts[`worker_${error.code}`] : undefined) ?? texts[codeOf(error)];
   if (!known) return { what: error.message || t.ask.failed, todo: '', said: '' };
   return { what: known[0] ?? '', todo: known[1] ?? '', said: error.code === 'cancelled' ? '' : error.message };
 }

@@ -161,6 +161,7 @@ export const en = {
     provider_error: ['The provider has a fault of its own.', 'That usually passes: ask again in a moment, or choose another model.'],
     provider_timeout: ['The provider took too long to answer.', 'Ask again in a moment, or choose another model.'],
     unreachable: ['The worker cannot reach the provider.', 'Look after its network, or choose a model that another worker serves.'],
+    resting: ['The provider failed again and again and is left alone for a moment.', 'Ask again in half a minute, or choose another model.'],
     model_gone: ['The provider no longer has this model.', 'Choose another one.'],
     bad_request: ['The provider did not take this request.', 'Another model may take it; or ask in other words.'],
     bad_answer: ['The provider answered something that is no answer.', 'Ask again.'],

@@ -161,6 +161,7 @@ export const es: Texts = {
     provider_error: ['El proveedor tiene un fallo propio.', 'Suele pasar pronto: pregunta otra vez en un momento o elige otro modelo.'],
     provider_timeout: ['El proveedor tardó demasiado en responder.', 'Pregunta otra vez en un momento o elige otro modelo.'],
     unreachable: ['El trabajador no puede llegar al proveedor.', 'Revisa su red, o elige un modelo que sirva otro trabajador.'],
+    resting: ['El proveedor falló una y otra vez y se le deja descansar un momento.', 'Pregunta otra vez en medio minuto o elige otro modelo.'],
     model_gone: ['El proveedor ya no tiene este modelo.', 'Elige otro.'],
     bad_request: ['El proveedor no aceptó esta petición.', 'Quizá la acepte otro modelo; o pregunta con otras palabras.'],
     bad_answer: ['El proveedor respondió algo que no es una respuesta.', 'Pregunta otra vez.'],
