@@ -12,6 +12,7 @@ mod control;
 mod epoch;
 pub mod executor;
 pub mod health;
+pub mod hostile;
 mod intake;
 mod link;
 mod load;

@@ -18,6 +18,8 @@ pub const FILE: &str = "flota.toml";
 pub struct Sources {
     /// `--config`: must be there; without it `FLOTA_CONFIG`, then `flota.toml` in `directory` if there is one.
     pub file: Option<PathBuf>,
+    /// What the file holds, where it is not to be read.
+    pub document: Option<String>,
     /// Where `flota.toml` is looked for.
     pub directory: PathBuf,
     /// Variables; others than `FLOTA_*` and the few that are known are ignored. An empty one counts as not set,
@@ -31,7 +33,7 @@ impl Sources {
     /// This process's environment and working directory, with the flags given.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
-        Self { file, directory: PathBuf::from("."), environment: std::env::vars_os().collect(), flags }
+        Self { file, document: None, directory: PathBuf::from("."), environment: std::env::vars_os().collect(), flags }
     }
 
     /// A variable that is set and not empty.
@@ -55,7 +57,8 @@ impl Sources {
     fn file_layer(&self, errors: &mut Vec<ConfigError>) -> Result<Option<Layer>, ConfigErrors> {
         let named = self.file.clone().or_else(|| self.variable("FLOTA_CONFIG").map(PathBuf::from));
         let path = named.clone().unwrap_or_else(|| self.directory.join(FILE));
-        let text = match std::fs::read_to_string(&path) {
+        let read = || self.document.clone().map_or_else(|| std::fs::read_to_string(&path), Ok);
+        let text = match read() {
             Ok(text) => text,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(file_error(&path, format!("can't be read: {error}")).into()),

@@ -9,7 +9,7 @@ use super::*;
 fn sources(environment: &[(&str, &str)]) -> Sources {
     let mut all = vec![("HOME".into(), "/home/ana".into())];
     all.extend(environment.iter().map(|(name, value)| (name.into(), value.into())));
-    Sources { file: None, directory: "/nonexistent".into(), environment: all, flags: Vec::new() }
+    Sources { directory: "/nonexistent".into(), environment: all, ..Sources::default() }
 }
 
 pub fn load(environment: &[(&str, &str)]) -> Result<Settings, ConfigErrors> {

@@ -26,7 +26,7 @@ use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{error, info};
 
-use crate::handle::Handle;
+use crate::handle::{Handle, Report};
 use crate::ration::Ration;
 use auth::Token;
 
@@ -82,6 +82,14 @@ impl Callback {
     pub async fn ended(self) {
         let _ = self.server.await;
     }
+}
+
+/// What a worker's message reports: for those who throw bytes at it.
+#[must_use]
+pub fn report_of(message: v1::WorkerMessage) -> Report {
+    let mut collector = parse::Collector::default();
+    collector.add(message);
+    collector.into_report()
 }
 
 /// Starts the server; cancelling `stop` ends its streams and then itself.

@@ -41,6 +41,22 @@ pub const DEFAULT_MODEL: &str = "gemini-3.5-flash-lite";
 /// Where the Gemini API is.
 pub const GEMINI_BASE_URL: &str = "https://generativelanguage.googleapis.com/v1beta";
 
+/// A stream from a server, as bytes of which the first says how the others are cut: for those who throw bytes at it.
+pub(crate) fn hostile_stream(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let mut decoder = sse::Decoder::default();
+    let mut events = Vec::new();
+    for piece in rest.chunks(usize::from(*first).max(1)) {
+        match decoder.push(piece) {
+            Ok(more) => events.extend(more),
+            Err(sse::TooLarge) => return,
+        }
+    }
+    events.extend(decoder.finish());
+    let _ = gemini::add_up(events.iter().cloned());
+    let _ = openai::add_up(events);
+}
+
 const REFRESH_EVERY: Duration = Duration::from_secs(15 * 60);
 const REFRESH_AFTER_FAILURE: Duration = Duration::from_secs(60);
 

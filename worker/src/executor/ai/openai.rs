@@ -128,6 +128,19 @@ impl Provider for OpenAi {
     }
 }
 
+/// Adds up events from anywhere.
+pub fn add_up(events: impl IntoIterator<Item = Event>) -> Result<Answer, Fault> {
+    let mut tally = Tally::default();
+    for event in events {
+        match event {
+            Event::Data(frame) if frame == b"[DONE]" => tally.done = true,
+            Event::Data(frame) => drop(tally.add(&frame)?),
+            Event::Bare(error) => return Err(error_of(&error)),
+        }
+    }
+    tally.finish()
+}
+
 fn chat_body(model: &str, chat: &ChatPayload) -> Value {
     let role = |role| match role {
         Role::User => "user",

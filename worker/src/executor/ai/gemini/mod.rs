@@ -126,6 +126,18 @@ impl Provider for Gemini {
     }
 }
 
+/// Adds up events from anywhere.
+pub fn add_up(events: impl IntoIterator<Item = Event>) -> Result<Answer, Fault> {
+    let mut tally = Tally::default();
+    for event in events {
+        match event {
+            Event::Data(frame) => drop(tally.add(&frame)?),
+            Event::Bare(error) => return Err(refusal::in_stream(&error)),
+        }
+    }
+    tally.finish()
+}
+
 fn chat_body(chat: &ChatPayload) -> Value {
     let mut body = Map::new();
     let mut system = Vec::new();
