@@ -27,6 +27,28 @@ impl Core {
         same("counts by state", &kept, &counts)
     }
 
+    /// What waits in `class` that `worker` could take: priority and owner of each owner's first entry.
+    #[must_use]
+    pub fn waiting_for(&self, worker: &flota_proto::WorkerId, class: Class) -> Vec<(u8, std::sync::Arc<str>)> {
+        let Some(worker) = self.fleet.find(worker).and_then(|idx| self.fleet.get(idx)) else { return Vec::new() };
+        self.queue.waiting(class, |shape| self.fleet.fits(worker, shape))
+    }
+
+    /// Whether something waits that a worker with room could take although everything was assigned.
+    ///
+    /// # Errors
+    /// Which.
+    pub fn audit_settled(&self) -> Result<(), String> {
+        for class in Class::ALL.into_iter().filter(|class| !self.more && self.fleet.has_room(*class)) {
+            for shape in self.queue.active(class) {
+                if self.fleet.best_for(self.queue.shape(shape)).is_some() {
+                    return Err(format!("waits although a worker has room: {:?}", self.queue.shape(shape)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn audit_holds(&self) -> Result<(), String> {
         let mut held: BTreeMap<u32, BTreeSet<(Seq, u32)>> = BTreeMap::new();
         let mut active = BTreeSet::new();

@@ -180,6 +180,16 @@ impl Queue {
         entries
     }
 
+    /// Priority and owner of all that waits in a class with a shape that `fits`, for audits.
+    pub fn waiting(&self, class: Class, fits: impl Fn(&Shape) -> bool) -> Vec<(u8, Arc<str>)> {
+        let fits = |slot: &Slot| slot.shape.kind.class() == class && fits(&slot.shape);
+        let fitting = |id: &ShapeId| self.shapes.get(id).is_some_and(&fits);
+        let levels = self.levels.iter().filter(|((shape, _), _)| fitting(shape));
+        levels
+            .flat_map(|((_, Reverse(priority)), level)| level.owners.keys().map(|owner| (*priority, owner.clone())))
+            .collect()
+    }
+
     /// Puts an entry in its place.
     pub fn insert(&mut self, shape: ShapeId, priority: u8, owner: &Arc<str>, entry: Entry) {
         let class = self.shape(shape).kind.class();

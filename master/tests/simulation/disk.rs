@@ -42,9 +42,13 @@ impl Disk {
     /// A core with what is here, as after a start of the master.
     pub fn restore(&self, limits: Limits, now: Timestamp) -> Core {
         let next = self.jobs.last_key_value().map_or(1, |(seq, _)| seq + 1);
-        let live: Vec<StoredJob> =
-            self.jobs.iter().filter(|(_, (_, _, row))| !row.state.ended()).map(|(seq, _)| self.stored(*seq)).collect();
-        Core::restore(limits, now, next, self.workers.values().cloned().collect(), live)
+        Core::restore(limits, now, next, self.workers.values().cloned().collect(), self.live())
+    }
+
+    /// Jobs that have not ended, oldest first.
+    pub fn live(&self) -> Vec<StoredJob> {
+        let live = self.jobs.iter().filter(|(_, (_, _, row))| !row.state.ended());
+        live.map(|(seq, _)| self.stored(*seq)).collect()
     }
 
     fn stored(&self, seq: Seq) -> StoredJob {

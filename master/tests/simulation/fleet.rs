@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use flota_master::core::{Assignment, Input};
-use flota_master::handle::{Report, StreamId, WorkerControl};
+use flota_master::handle::{Heartbeat, Report, StreamId, UnitFailure, UnitResult, WorkerControl};
 use flota_proto::mqtt::{WorkerState, WorkerStatus};
-use flota_proto::{Kind, WorkerId};
+use flota_proto::rest::JobError;
+use flota_proto::{Kind, UnitId, WorkerId};
 use rand::Rng;
 
+use crate::trouble::Trouble;
 use crate::worker::{Held, SimWorker};
 use crate::world::{Message, ToMaster, ToWorker, World};
 
@@ -72,8 +74,9 @@ impl World {
     pub fn take_task(&mut self, assignment: Assignment) {
         let Some(index) = self.workers.iter().position(|worker| worker.id == assignment.worker) else { return };
         let key = (assignment.unit, assignment.attempt);
-        let work_ms = self.rng.random_range(10..4000);
-        let fails = self.faults && self.chance(8);
+        let slow = if self.workers[index].slow { 30 } else { 1 };
+        let work_ms = slow * self.rng.random_range(10..4000);
+        let fails = self.trouble(Trouble::UnitsFail, 8);
         let finds = assignment.part.filter(|_| self.chance(3)).map(|(from, _)| from);
         let worker = &mut self.workers[index];
         if worker.held.contains_key(&key) || worker.finished.contains_key(&key) {
@@ -126,6 +129,9 @@ impl World {
         if self.chance(10) {
             self.tell_more(index);
         }
+        if self.trouble(Trouble::WorkersLie, 2) {
+            self.lie(index);
+        }
         if self.chance(30) {
             let report = self.workers[index].heartbeat();
             self.report(index, report);
@@ -144,45 +150,105 @@ impl World {
         self.report(index, report);
     }
 
+    /// Says something that is not so, of a unit and an attempt that it may never have had. What it claims as a result is none.
+    fn lie(&mut self, index: usize) {
+        let known: Vec<UnitId> = self.newest.keys().copied().collect();
+        if known.is_empty() {
+            return;
+        }
+        let unit = known[self.rng.random_range(0..known.len())];
+        let attempt = self.rng.random_range(0..self.newest[&unit] + 3);
+        let mut report = Report::default();
+        let lie = self.rng.random_range(0..7);
+        if matches!(lie, 4 | 5) {
+            self.lied.insert((unit, attempt));
+        }
+        match lie {
+            0 => {
+                let running = vec![(unit, attempt)];
+                report.heartbeat = Some(Heartbeat { running, hashrate: f64::NAN, ..Heartbeat::default() });
+            }
+            1 => report.accepted.push((unit, attempt, true)),
+            2 => report.returned.push((unit, attempt)),
+            3 => report.progress.push((unit, attempt, f64::INFINITY, "nearly".into())),
+            4 => {
+                let output = "nonsense".into();
+                report.results.push(UnitResult { unit, attempt, output, elapsed_ms: 0, hashes: u64::MAX });
+            }
+            5 => {
+                let error = JobError { code: "lie".into(), message: "it did not".into() };
+                report.failures.push(UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 60_000 });
+            }
+            _ => {
+                let states = [WorkerState::Idle, WorkerState::Paused, WorkerState::Draining, WorkerState::Offline];
+                let state = states[self.rng.random_range(0..states.len())];
+                let status = self.status_of(index, state);
+                drop(self.input(Input::Status(status)));
+                return;
+            }
+        }
+        self.note(format!("w{index} lies: {report:?}"));
+        self.report(index, report);
+    }
+
     pub fn fault(&mut self) {
         let index = self.rng.random_range(0..self.workers.len());
         match self.rng.random_range(0..400) {
-            0..4 => self.worker_dies(index),
-            4..8 => {
+            0..4 if self.may(Trouble::WorkersDie) => self.worker_dies(index),
+            4..8 if self.may(Trouble::StreamsBreak) => {
                 self.note(format!("w{index} loses its stream"));
                 if let Some(stream) = self.workers[index].stream.take() {
                     self.close(stream);
                 }
             }
-            8..11 => {
+            8..11 if self.may(Trouble::WorkersHang) => {
                 self.note(format!("w{index} hangs"));
                 self.workers[index].hung = true;
             }
-            11..20 => self.workers[index].hung = false,
-            20..22 => {
+            11..20 => {
+                self.workers[index].hung = false;
+                self.workers[index].slow = false;
+            }
+            20..22 if self.may(Trouble::TheMasterRestarts) => {
                 self.note("the master restarts".into());
                 self.restart();
             }
-            22..24 => {
+            22..24 if self.may(Trouble::TheClockJumps) => {
                 self.note("the clock jumps".into());
                 self.now = self.now.after_ms(20_000);
             }
-            24..26 => {
+            24..26 if self.may(Trouble::TheBrokerForgets) => {
                 self.note("the broker forgets everything".into());
                 self.network.retain(|_, message| !matches!(message, Message::Task(_)));
             }
-            26..34 => {
+            26..34 if self.may(Trouble::OperatorsDrainAndPause) => {
                 let wanted = [WorkerControl::Drain, WorkerControl::Pause, WorkerControl::Resume, WorkerControl::Resume];
                 let control = wanted[self.rng.random_range(0..wanted.len())];
                 self.input(Input::Control(self.workers[index].id.clone(), control));
             }
-            34..36 => {
+            34..36 if self.may(Trouble::SimpleWorkersDie) => {
                 let index = self.rng.random_range(0..self.simple.len());
                 self.note(format!("{} dies", self.simple[index].id));
                 self.simple[index].die();
             }
+            36..38 if self.may(Trouble::TheDiskIsFullForAWhile) => {
+                self.note("the disk is full".into());
+                self.full_until = self.now.after_ms(self.rng.random_range(500..6000));
+            }
+            38..41 if self.may(Trouble::WorkersAreSlow) => {
+                self.note(format!("w{index} is slow"));
+                self.workers[index].slow = true;
+            }
             _ => {}
         }
+    }
+
+    fn status_of(&self, index: usize, status: WorkerState) -> WorkerStatus {
+        let worker = &self.workers[index];
+        serde_json::from_value(serde_json::json!({
+            "worker_id": worker.id, "status": status, "timestamp": self.now, "boot_id": worker.boot_id(),
+        }))
+        .expect("a status")
     }
 
     /// Its finished results may lie on its disk; the broker may publish its will, sooner or later.
@@ -221,6 +287,7 @@ impl World {
         self.faults = false;
         for index in 0..self.workers.len() {
             self.workers[index].hung = false;
+            self.workers[index].slow = false;
             self.input(Input::Control(self.workers[index].id.clone(), WorkerControl::Resume));
         }
     }

@@ -9,6 +9,7 @@ use flota_proto::rest::JobEvent;
 use flota_proto::{JobId, UnitId};
 use rand::Rng;
 
+use crate::trouble::Trouble;
 use crate::world::{Message, ToWorker, World};
 
 /// What a user is told once the batch is stored.
@@ -50,9 +51,11 @@ impl World {
     pub fn commit(&mut self) {
         let at = Moment { now: self.now, entropy: self.rng.random() };
         self.core.settle(at, &mut self.effects);
+        self.check_order();
         let (effects, answers) = (std::mem::take(&mut self.effects), std::mem::take(&mut self.answers));
         let changes = self.core.take_changes();
-        if self.faults && !changes.is_empty() && self.chance(2) {
+        let full = self.faults && self.now < self.full_until;
+        if !changes.is_empty() && (self.trouble(Trouble::CommitsFail, 2) || full) {
             self.note("the commit fails".into());
             for answer in answers {
                 self.refused(answer);
@@ -63,12 +66,22 @@ impl World {
         if self.publishes_early() {
             effects.take().into_iter().flatten().for_each(|effect| self.release(effect));
         }
+        if let Some(real) = &mut self.real {
+            real.commit(&changes);
+        }
         self.disk.commit(changes);
         self.core.forget_ended();
+        if self.trouble(Trouble::CommitsAreStoredButReportedAsFailed, 1) {
+            self.note("the commit is stored and reported as failed".into());
+            for answer in answers {
+                self.unsure(answer);
+            }
+            return self.restart();
+        }
         for answer in answers {
             self.answered(answer);
         }
-        if self.faults && self.chance(1) {
+        if self.trouble(Trouble::EffectsAreLost, 1) {
             self.note("the master dies between commit and effects".into());
             return self.restart();
         }
@@ -108,12 +121,25 @@ impl World {
         }
     }
 
+    /// Who was told of a failure does not know what became of what was asked for.
+    fn unsure(&mut self, answer: Answer) {
+        match answer {
+            Answer::Submitted(id) => drop(self.promised.entry(id).and_modify(|promise| promise.unsure = true)),
+            Answer::Retried(id) => drop(self.promised.entry(id).and_modify(|promise| promise.cancelled = false)),
+            Answer::Cancelled(_) | Answer::Watching(..) => {}
+        }
+    }
+
     pub fn restart(&mut self) {
         self.effects.clear();
         for answer in std::mem::take(&mut self.answers) {
             self.refused(answer);
         }
-        self.core = self.disk.restore(self.limits, self.now);
+        self.core = match &mut self.real {
+            Some(real) => real.restore(self.limits, self.now, &self.disk.live()),
+            None => self.disk.restore(self.limits, self.now),
+        };
+        self.passed.clear();
         self.streams.clear();
         for worker in &mut self.workers {
             worker.stream = None;
@@ -124,9 +150,7 @@ impl World {
         // What ended in the batch whose effects were lost is on the disk all the same.
         let ended = |id: &&JobId| self.disk.job(**id).is_some_and(|job| job.row.state.ended());
         let ended: BTreeSet<JobId> = self.promised.keys().filter(ended).copied().collect();
-        for id in &ended {
-            self.ended.insert(*id);
-        }
+        self.ended.clone_from(&ended);
         let watched: Vec<JobId> = self.watches.keys().copied().collect();
         for id in watched {
             self.watch_again(id);
@@ -206,7 +230,8 @@ impl World {
             self.fail(&format!("attempt {attempt} of {unit} counted after a later one was published"));
         }
         let finished = self.workers.iter().find_map(|worker| worker.finished.get(&(unit, attempt)));
-        if finished.is_some_and(|held| !held.fails) && !self.completed.insert(unit) {
+        let lied = self.lied.contains(&(unit, attempt));
+        if finished.is_some_and(|held| !held.fails) && !lied && !self.completed.insert(unit) {
             self.fail(&format!("a result of {unit} counted twice"));
         }
     }
@@ -221,10 +246,10 @@ impl World {
             self.fail(&format!("attempt {attempt} of {unit} was published twice"));
         }
         self.note(format!("{unit} attempt {attempt} to {}", assignment.worker));
-        if self.faults && self.chance(5) {
+        if self.trouble(Trouble::MessagesAreLost, 5) {
             return;
         }
-        if self.faults && self.chance(5) {
+        if self.trouble(Trouble::MessagesComeTwice, 5) {
             let delay = self.delay();
             self.send(delay, Message::Task(Box::new(assignment.clone())));
         }

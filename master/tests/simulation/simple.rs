@@ -8,6 +8,7 @@ use flota_proto::rest::JobError;
 use flota_proto::{Kind, Timestamp, UnitId, WorkerId};
 use rand::Rng;
 
+use crate::trouble::Trouble;
 use crate::worker::{Held, output};
 use crate::world::{Message, World};
 
@@ -72,12 +73,12 @@ impl World {
             return;
         }
         self.simple[index].asked = None;
-        if self.faults && self.chance(10) {
+        if self.trouble(Trouble::MessagesAreLost, 10) {
             return;
         }
         let held = Held { kind: Kind::AiChat, part: None, done_at, fails: false, finds: None };
         let broke = || JobError { code: "worker_error".into(), message: "it broke".into() };
-        let answer = if self.faults && self.chance(10) { Err(broke()) } else { Ok(output(unit, &held).into()) };
+        let answer = if self.trouble(Trouble::UnitsFail, 10) { Err(broke()) } else { Ok(output(unit, &held).into()) };
         let worker = self.simple[index].id.clone();
         let delay = self.delay();
         self.send(delay, Message::Said(Box::new(Input::SimpleAnswer { worker, unit, attempt, answer })));

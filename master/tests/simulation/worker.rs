@@ -23,6 +23,8 @@ pub struct SimWorker {
     pub boot: u64,
     pub stream: Option<StreamId>,
     pub hung: bool,
+    /// Takes thirty times as long.
+    pub slow: bool,
     /// The operator wants that it takes nothing.
     pub resting: bool,
     pub held: BTreeMap<(UnitId, u64), Held>,
@@ -38,6 +40,7 @@ impl SimWorker {
             boot: 1,
             stream: None,
             hung: false,
+            slow: false,
             resting: false,
             held: BTreeMap::new(),
             finished: BTreeMap::new(),

@@ -11,7 +11,10 @@ use rand::{Rng, SeedableRng};
 
 use crate::disk::Disk;
 use crate::master::{Answer, Watch};
+use crate::order::Passed;
+use crate::real::Real;
 use crate::simple::SimpleWorker;
+use crate::trouble::{Knobs, Trouble};
 use crate::users::Promise;
 use crate::worker::SimWorker;
 
@@ -19,9 +22,11 @@ const START: Timestamp = Timestamp(1_795_254_600_000);
 const WORKERS: usize = 4;
 const SIMPLE_WORKERS: usize = 2;
 /// Steps with faults; then the faults stop.
-const STEPS: u64 = 600;
+pub const STEPS: u64 = 600;
 /// By then everything must have ended.
 const STEPS_AFTER: u64 = 40_000;
+/// Each so many seeds run over the real store too.
+const REAL_EVERY: u64 = 16;
 
 /// Something on its way.
 pub enum Message {
@@ -61,8 +66,12 @@ pub struct World {
     pub rng: StdRng,
     pub now: Timestamp,
     pub limits: Limits,
+    knobs: Knobs,
     pub core: Core,
     pub disk: Disk,
+    pub real: Option<Real>,
+    /// Nothing can be stored before.
+    pub full_until: Timestamp,
     /// Effects and answers of the batch in work.
     pub effects: Vec<Effect>,
     pub answers: Vec<Answer>,
@@ -82,12 +91,15 @@ pub struct World {
     /// The last event told of a job.
     pub told: BTreeMap<JobId, u64>,
     pub watches: BTreeMap<JobId, Watch>,
+    pub passed: Passed,
+    /// Attempts of which a worker said that they had ended, when they had not: their acknowledgement proves nothing.
+    pub lied: BTreeSet<(UnitId, u64)>,
     pub faults: bool,
     history: Vec<String>,
 }
 
 impl World {
-    pub fn new(seed: u64, limits: Limits) -> Self {
+    pub fn new(seed: u64, limits: Limits, knobs: Knobs) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let workers = (0..WORKERS).map(|index| SimWorker::new(index, rng.random_range(1..8))).collect();
         Self {
@@ -95,8 +107,11 @@ impl World {
             rng,
             now: START,
             limits,
+            knobs,
             core: Core::new(limits),
             disk: Disk::default(),
+            real: seed.is_multiple_of(REAL_EVERY).then(Real::new),
+            full_until: START,
             effects: Vec::new(),
             answers: Vec::new(),
             workers,
@@ -111,6 +126,8 @@ impl World {
             ended: BTreeSet::new(),
             told: BTreeMap::new(),
             watches: BTreeMap::new(),
+            passed: Passed::new(),
+            lied: BTreeSet::new(),
             faults: true,
             history: Vec::new(),
         }
@@ -118,12 +135,12 @@ impl World {
 
     /// Runs the seed to its end; panics with the history where an invariant does not hold.
     pub fn run(mut self) {
-        for _ in 0..STEPS {
+        for _ in 0..self.knobs.steps {
             self.step();
         }
         self.stop_faults();
         for _ in 0..STEPS_AFTER {
-            if self.ended.len() == self.promised.len() {
+            if self.all_ended() {
                 break;
             }
             self.step();
@@ -154,10 +171,11 @@ impl World {
     }
 
     pub fn fail(&self, what: &str) -> ! {
-        let from = self.history.len().saturating_sub(60);
+        let from = if self.knobs.whole { 0 } else { self.history.len().saturating_sub(60) };
         panic!(
-            "seed {}: {what}\nlast of what happened:\n{}\nreplay: FLOTA_SIM_SEED={} cargo test -p flota-master --test simulation",
+            "seed {} ({}): {what}\nwhat happened, with milliseconds from the start:\n{}\nreplay: FLOTA_SIM_SEED={} cargo test -p flota-master --test simulation",
             self.seed,
+            self.knobs.describe(),
             self.history[from..].join("\n"),
             self.seed
         );
@@ -171,13 +189,28 @@ impl World {
         self.rng.random_range(0..100) < percent
     }
 
+    /// Whether some trouble comes now, which it does so often.
+    pub fn trouble(&mut self, which: Trouble, percent: u32) -> bool {
+        let comes = self.chance(percent);
+        comes && self.faults && !self.knobs.without.contains(&which)
+    }
+
+    /// Whether a trouble that was chosen may come.
+    pub fn may(&self, which: Trouble) -> bool {
+        !self.knobs.without.contains(&which)
+    }
+
     pub fn send(&mut self, delay_ms: u64, message: Message) {
         self.next_message += 1;
         self.network.insert((self.now.after_ms(delay_ms), self.next_message), message);
     }
 
     pub fn delay(&mut self) -> u64 {
-        if self.faults && self.chance(5) { self.rng.random_range(0..8000) } else { self.rng.random_range(0..200) }
+        if self.trouble(Trouble::MessagesAreLate, 5) {
+            self.rng.random_range(0..8000)
+        } else {
+            self.rng.random_range(0..200)
+        }
     }
 
     fn deliver(&mut self) {
