@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run up build page test check e2e e2e-swarm fmt nightly bench chaos setup clean distclean
+.PHONY: help run up build page test check e2e e2e-swarm fmt nightly bench chaos fuzz setup clean distclean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: ## measure jobs a second and latency, with the embedded broker and with M
 
 chaos: ## break a real fleet for MINUTES (10) and compare every job with a ledger; as root also networks, disk and clock
 	@scripts/chaos.sh $(ARGS)
+
+fuzz: ## throw bytes at all that reads from outside, SECONDS_EACH (60) a target (cargo-fuzz's libFuzzer, no nightly compiler)
+	@scripts/fuzz.sh "$${SECONDS_EACH:-60}"
 
 nightly: ## what takes too long for every day: 20,000 simulated seeds, a search of 20,000 nonces with a killed worker
 	@scripts/nightly.sh

@@ -183,7 +183,7 @@ impl World {
                 let states = [WorkerState::Idle, WorkerState::Paused, WorkerState::Draining, WorkerState::Offline];
                 let state = states[self.rng.random_range(0..states.len())];
                 let status = self.status_of(index, state);
-                drop(self.input(Input::Status(status)));
+                self.input(Input::Status(status));
                 return;
             }
         }

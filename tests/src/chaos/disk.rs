@@ -10,11 +10,14 @@ use anyhow::{Context, Result, ensure};
 const MIB: usize = 512;
 
 /// A file system in memory.
+#[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
+    /// Mounts one at `path`.
+    ///
     /// # Errors
     /// Why there can't be one.
     pub fn mount(path: &Path) -> Result<Self> {
@@ -35,6 +38,7 @@ impl Disk {
         }
     }
 
+    /// Takes away what fills it.
     pub fn free(&self) {
         let _ = fs::remove_file(self.ballast());
     }

@@ -22,6 +22,7 @@ use rand::rngs::StdRng;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+pub use disk::Disk;
 use driver::Driver;
 use faults::Faults;
 use fleet::Fleet;
