@@ -4,6 +4,8 @@ use flota_proto::{JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::ledger::UsageRow;
+
 /// The place of a question in its conversation; its answer stands one further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
@@ -61,6 +63,8 @@ pub enum Aside {
     KeepKey(JobId, Vec<u8>),
     /// Lets go of a job's key.
     DropKey(JobId),
+    /// Adds to the ledger.
+    Used(UsageRow),
     /// A conversation begins.
     Begin(ConversationRow),
     /// A conversation gets a title.

@@ -36,6 +36,14 @@ pub enum Refused {
         /// When to try again.
         retry_after_seconds: u32,
     },
+    /// The owner's budget for the day does not hold it.
+    #[error("{detail}")]
+    BudgetSpent {
+        /// What is used of it.
+        detail: String,
+        /// When there is a new one.
+        retry_after_seconds: u32,
+    },
     /// The store does not take it, or the master stops.
     #[error("{0}")]
     Unavailable(String),
@@ -300,6 +308,13 @@ pub enum Command {
         worker: WorkerId,
         reply: Reply<SecretString>,
     },
+    Usage {
+        query: crate::dispatcher::UsageQuery,
+        reply: Reply<rest::UsageReport>,
+    },
+    Models {
+        reply: Reply<Vec<rest::ModelInfo>>,
+    },
     /// About conversations.
     Conversation(Box<crate::conversation::Ask>),
     /// Stop between batches: what was taken is committed first.
@@ -331,6 +346,8 @@ impl Command {
             Self::FetchUnit { reply, .. } => drop(reply.send(Err(refused))),
             Self::LeaseCredential { reply, .. } => drop(reply.send(Err(refused))),
             Self::Conversation(ask) => ask.refuse(refused),
+            Self::Usage { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Models { reply } => drop(reply.send(Err(refused))),
             Self::Stop { reply } => drop(reply.send(Err(refused))),
             Self::Registered(_)
             | Self::Status(_)
@@ -477,6 +494,14 @@ impl Handle {
     call!(
         /// The user's own key for an attempt, for the worker that has it, once.
         lease_credential(unit: UnitId, attempt: u64, worker: WorkerId) -> SecretString, LeaseCredential
+    );
+    call!(
+        /// A part of the ledger.
+        usage(query: crate::dispatcher::UsageQuery) -> rest::UsageReport, Usage
+    );
+    call!(
+        /// The models that workers which are there serve, by name.
+        models() -> Vec<rest::ModelInfo>, Models
     );
     call!(
         /// Stops the loop between batches.

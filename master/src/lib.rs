@@ -6,6 +6,7 @@ pub mod conversation;
 pub mod core;
 pub mod dispatcher;
 pub mod handle;
+pub mod ledger;
 pub mod logs;
 pub mod mqtt;
 mod ration;

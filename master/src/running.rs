@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use crate::callback::{self, Callback, CallbackConfig, CallbackError};
 use crate::core::Limits;
-use crate::dispatcher::{Config, Dispatcher, SimpleWorkers};
+use crate::dispatcher::{CacheLimits, Config, Dispatcher, SimpleWorkers};
 use crate::handle::Handle;
+use crate::ledger::AiLimits;
 use crate::logs::LogHub;
 use crate::mqtt::{LinkConfig, connect};
 use crate::seal::Sealer;
@@ -72,6 +73,10 @@ pub struct MasterConfig {
     pub sealer: Sealer,
     /// How much of a conversation is sent with a question, in tokens.
     pub conversation_tokens: u64,
+    /// Limits, budgets and prices of AI jobs.
+    pub ai: AiLimits,
+    /// How much of results is kept for others that ask the same.
+    pub cache: CacheLimits,
 }
 
 /// Why a master did not start. Completes "failed to …".
@@ -182,6 +187,8 @@ impl RunningMaster {
             store_reserve_bytes: config.store_reserve_bytes,
             sealer: config.sealer,
             conversation_tokens: config.conversation_tokens,
+            ai: config.ai,
+            cache: config.cache,
             listeners,
         };
         let dispatcher = Dispatcher::new(dispatcher_config, Box::new(store), epoch, Arc::new(client), &handle)?;

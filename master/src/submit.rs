@@ -97,6 +97,14 @@ pub struct NewJob {
     pub conversation: Option<ConversationRef>,
     /// Its place in there, once that is known.
     pub turn: Option<Turn>,
+    /// Of `ai.*`, in tokens: what it holds as estimated, and what its answer may hold at most; 0 where that is not said.
+    pub tokens: (u64, u64),
+    /// What an earlier result of the same is found by, where one may be used.
+    pub cache_key: Option<[u8; 32]>,
+    /// Such a result.
+    pub ready: Option<Bytes>,
+    /// A job that is asking the same.
+    pub shares: Option<JobId>,
 }
 
 /// A conversation as a client names it.
@@ -130,6 +138,9 @@ impl NewJob {
         check_bounds(&job)?;
         let fingerprint = job.id.is_some().then(|| fingerprint(&job));
         check_conversation(&job, &payload)?;
+        let cache = job.cache.unwrap_or(kind.class() == Class::Randomx);
+        let cache_key = cache.then(|| cache_key(kind, &payload)).flatten();
+        let tokens = tokens(&payload);
         let (work, model, randomx_key) = shape(payload);
         let requires = job.requires.unwrap_or_default();
         check_map("requires.labels", &requires.labels)?;
@@ -155,11 +166,15 @@ impl NewJob {
             depends_on: job.depends_on.unwrap_or_default().into_iter().map(JobId).collect(),
             on_dependency_failure: job.on_dependency_failure.unwrap_or_default(),
             labels,
-            cache: job.cache.unwrap_or(kind.class() == Class::Randomx),
+            cache,
             owner: principal.owner.clone(),
             api_key,
             conversation: job.conversation_id.map(|id| ConversationRef { id, secret: None }),
             turn: None,
+            tokens,
+            cache_key,
+            ready: None,
+            shares: None,
         })
     }
 
@@ -191,6 +206,29 @@ fn check_conversation(job: &SubmitJob, payload: &Payload) -> Result<(), FieldErr
         return wrong("payload.messages", message);
     }
     Ok(())
+}
+
+/// The digest of kind and payload in one spelling: fields in one order, hex in lower case, defaults left out.
+fn cache_key(kind: Kind, payload: &Payload) -> Option<[u8; 32]> {
+    let json = match payload {
+        Payload::Hash(p) => serde_json::to_vec(p),
+        Payload::Search(p) => serde_json::to_vec(p),
+        Payload::Chat(p) => serde_json::to_vec(p),
+        Payload::Embed(p) => serde_json::to_vec(p),
+        Payload::Echo(p) => serde_json::to_vec(p),
+    };
+    Some(Sha256::new().chain_update(kind.as_str()).chain_update("\n").chain_update(json.ok()?).finalize().into())
+}
+
+fn tokens(payload: &Payload) -> (u64, u64) {
+    match payload {
+        Payload::Chat(p) => {
+            let input = p.messages.iter().map(|message| crate::tokens::estimate(&message.content)).sum();
+            (input, p.max_output_tokens.map_or(0, u64::from))
+        }
+        Payload::Embed(p) => (p.texts.iter().map(|text| crate::tokens::estimate(text)).sum(), 0),
+        Payload::Hash(_) | Payload::Search(_) | Payload::Echo(_) => (0, 0),
+    }
 }
 
 fn default_timeout_ms(kind: Kind) -> u64 {

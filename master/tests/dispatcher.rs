@@ -183,6 +183,8 @@ impl Master {
             store_reserve_bytes: RESERVE,
             sealer: flota_master::seal::Sealer::ephemeral(),
             conversation_tokens: 8_000,
+            ai: flota_master::ledger::AiLimits::default(),
+            cache: flota_master::dispatcher::CacheLimits { bytes: 1 << 20, age: Duration::from_secs(3600) },
             listeners: Arc::default(),
         };
         let (handle, commands) = Handle::channel();

@@ -53,6 +53,10 @@ fn echo(owner: usize) -> NewJob {
         api_key: None,
         conversation: None,
         turn: None,
+        tokens: (0, 0),
+        cache_key: None,
+        ready: None,
+        shares: None,
     }
 }
 

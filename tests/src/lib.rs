@@ -12,6 +12,7 @@ pub mod ports;
 pub mod process;
 pub mod rest;
 pub mod simple;
+pub mod socket;
 pub mod sse;
 pub mod tap;
 pub mod until;

@@ -11,7 +11,8 @@ use flota_common::config::{
 };
 use flota_master::MasterConfig;
 use flota_master::core::Limits;
-use flota_master::dispatcher::SimpleWorkers as Simple;
+use flota_master::dispatcher::{CacheLimits, SimpleWorkers as Simple};
+use flota_master::ledger::{AiLimits, Budget, Price, Rate};
 use flota_master::mqtt::broker::{Broker, BrokerConfig};
 use flota_master::seal::Sealer;
 use flota_master::store::Retention;
@@ -108,7 +109,25 @@ pub fn master_config(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sealer: Sealer::new(&settings.own_seal_key().map_err(unusable)?),
         conversation_tokens: settings.conversation_tokens,
+        ai: ai_limits(settings),
+        cache: CacheLimits {
+            bytes: settings.cache_size.unwrap_or(0),
+            age: settings.cache_age.unwrap_or(Duration::from_secs(100 * 365 * 86_400)),
+        },
     })
+}
+
+/// Limits, budgets and prices as they are set.
+fn ai_limits(settings: &Settings) -> AiLimits {
+    let rate = |[requests, tokens]: [Option<u64>; 2]| Rate { requests, tokens };
+    let budget = |[tokens, micros]: [Option<u64>; 2]| Budget { tokens, micros };
+    let price = |[input, output]: [u64; 2]| Price { input, output };
+    AiLimits {
+        rates: settings.ai_limits.iter().map(|(who, limits)| (who.clone(), rate(*limits))).collect(),
+        budgets: settings.ai_budget.iter().map(|(owner, limits)| (owner.clone(), budget(*limits))).collect(),
+        prices: settings.ai_prices.iter().map(|(model, prices)| (model.clone(), price(*prices))).collect(),
+        currency: settings.ai_currency.clone(),
+    }
 }
 
 /// `randomx 1, ai 64, echo 256`

@@ -210,6 +210,47 @@ pub const KEYS: &[Key] = &[
         "How long a conversation is kept that nobody continues",
         "a number with ms, s, m, h, d or w, such as 90d, or off"
     ),
+    key!(
+        "ai_limits",
+        Master,
+        Map,
+        "",
+        "What may be asked a minute by owner, by model and by API key",
+        "WHO_requests=NUMBER or WHO_tokens=NUMBER separated by commas; WHO is owner, model or key; numbers from 1"
+    ),
+    key!(
+        "ai_budget",
+        Master,
+        Map,
+        "",
+        "What each owner may use a day, or one of them by its name; questions with an API key of their own don't count",
+        "tokens=NUMBER, money=AMOUNT, OWNER:tokens=NUMBER or OWNER:money=AMOUNT separated by commas"
+    ),
+    key!(
+        "ai_prices",
+        Master,
+        Map,
+        "",
+        "What a million tokens cost, of the question and of the answer; the name may end with *, the longest that fits counts",
+        "MODEL=INPUT/OUTPUT separated by commas, such as gemini-3.5-pro=1.25/10"
+    ),
+    key!("ai_currency", Master, One, "USD", "What prices and budgets are counted in", "1 to 8 letters"),
+    key!(
+        "cache_size",
+        Master,
+        One,
+        "64MiB",
+        "How much memory results may take that are kept for jobs which ask the same",
+        "a number with B, KiB, MiB, GiB or TiB, such as 64MiB, or off"
+    ),
+    key!(
+        "cache_age",
+        Master,
+        One,
+        "1h",
+        "How long such results are kept",
+        "a number with ms, s, m, h, d or w, such as 1h, or off"
+    ),
     key!("mqtt_user", All, One, "", "Account at the broker", "1 to 512 characters"),
     key!("mqtt_password", All, Secret, "", "password at the broker", "1 to 512 characters on one line"),
     key!(

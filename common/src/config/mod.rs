@@ -1,6 +1,7 @@
 //! The settings of every part: defaults < `flota.toml` < environment < flags. A name that is not known or a value that
 //! is not allowed stops the start and says where it came from and what is allowed.
 
+mod ai;
 mod data_dir;
 mod error;
 mod keys;
@@ -137,6 +138,17 @@ pub struct Settings {
     pub browsers_max: usize,
     pub streams_max: usize,
     pub simple_workers: SimpleWorkers,
+    /// By `owner`, `model` and `key`: requests and tokens a minute.
+    pub ai_limits: BTreeMap<String, [Option<u64>; 2]>,
+    /// By owner, the empty one for everybody: tokens, and money in millionths, a day.
+    pub ai_budget: BTreeMap<String, [Option<u64>; 2]>,
+    /// By model, the longest name first: what a million tokens of questions and answers cost, in millionths.
+    pub ai_prices: Vec<(String, [u64; 2])>,
+    pub ai_currency: String,
+    /// In bytes; `None`: off.
+    pub cache_size: Option<u64>,
+    /// `None`: for ever.
+    pub cache_age: Option<Duration>,
     pub seal_key: Option<SecretString>,
     pub conversation_tokens: u64,
     /// `None`: for ever.

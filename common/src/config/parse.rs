@@ -206,6 +206,11 @@ pub fn whole(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<u6
     move |text| text.parse().ok().filter(|number| range.contains(number))
 }
 
+/// A few letters.
+pub fn currency(text: &str) -> Parsed<String> {
+    ((1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphabetic())).then(|| text.to_owned())
+}
+
 /// 32 bytes as hex.
 pub fn seal_key(text: &str) -> Parsed<()> {
     (text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(())
@@ -230,7 +235,7 @@ pub fn labels(text: &str) -> Parsed<BTreeMap<String, String>> {
     pairs.iter().all(|(name, value)| fits(name) && fits(value)).then_some(pairs)
 }
 
-fn pairs(text: &str) -> Parsed<BTreeMap<String, String>> {
+pub fn pairs(text: &str) -> Parsed<BTreeMap<String, String>> {
     let mut pairs = BTreeMap::new();
     for pair in split(text) {
         let (name, value) = pair.split_once('=')?;

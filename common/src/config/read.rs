@@ -11,6 +11,7 @@ use flota_proto::Class;
 use flota_proto::topics::Topics;
 use secrecy::SecretString;
 
+use super::ai;
 use super::error::{ConfigError, ConfigErrors};
 use super::keys::Key;
 use super::parse::{self, Parsed};
@@ -40,6 +41,9 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let retention_age = r.required("retention_age", parse::age);
     let retention_size = r.required("retention_size", parse::size);
     let store_reserve = r.required("store_reserve", parse::size);
+    let ai_currency = r.required("ai_currency", parse::currency);
+    let cache_size = r.required("cache_size", parse::size);
+    let cache_age = r.required("cache_age", parse::age);
     let conversation_tokens = r.required("conversation_tokens", parse::whole(100..=200_000));
     let conversation_age = r.required("conversation_age", parse::age);
     let jobs_max = r.required("jobs_max", parse::number(1..=50_000_000));
@@ -108,6 +112,12 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         browsers_max: browsers_max?,
         streams_max: streams_max?,
         simple_workers: simple_workers?,
+        ai_limits: r.optional("ai_limits", ai::limits).unwrap_or_default(),
+        ai_budget: r.optional("ai_budget", ai::budget).unwrap_or_default(),
+        ai_prices: r.optional("ai_prices", ai::prices).unwrap_or_default(),
+        ai_currency: ai_currency?,
+        cache_size: cache_size?,
+        cache_age: cache_age?,
         seal_key: r.secret("seal_key", parse::seal_key),
         conversation_tokens: conversation_tokens?,
         conversation_age: conversation_age?,

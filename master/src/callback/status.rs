@@ -13,7 +13,7 @@ pub(super) fn from_refused(refused: Refused) -> Status {
         Refused::NotFound(_) => Status::not_found(text),
         Refused::Conflict(..) => Status::failed_precondition(text),
         Refused::Invalid(_) => Status::invalid_argument(text),
-        Refused::Busy { .. } => Status::resource_exhausted(text),
+        Refused::Busy { .. } | Refused::BudgetSpent { .. } => Status::resource_exhausted(text),
         Refused::Unavailable(_) | Refused::StoreFull(_) => Status::unavailable(text),
     }
 }

@@ -65,10 +65,13 @@ impl Core {
             let Some(worker) = self.fleet.best_for(self.queue.shape(shape)) else {
                 if !self.fleet.any_may_fit(self.queue.shape(shape)) {
                     self.queue.park(class, shape);
+                    self.watch_unserved(at, shape);
                 }
                 continue;
             };
-            self.assign(at, entry, worker, out);
+            if class != Class::Ai || self.may_be_asked(at, entry, out) {
+                self.assign(at, entry, worker, out);
+            }
             left -= 1;
             if let Some((rank, entry)) = self.queue.top(shape) {
                 best.push(Reverse((rank, entry, shape)));
@@ -126,6 +129,7 @@ impl Core {
         let Some(unit) = job.unit_mut(index) else { return };
         unit.attempt += 1;
         unit.fraction = 0.0;
+        unit.granted = false;
         unit.dirty = true;
         unit.state = UnitState::Held(Hold {
             worker: idx,

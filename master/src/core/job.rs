@@ -55,6 +55,8 @@ pub struct Spec {
     pub cache: bool,
     /// Its place in a conversation.
     pub turn: Option<Turn>,
+    /// Of `ai.*`, in tokens: what it holds as estimated, and what its answer may hold at most; 0 where that is not said.
+    pub tokens: (u64, u64),
 }
 
 impl Spec {
@@ -119,6 +121,12 @@ pub struct Job {
     pub dirty: bool,
     /// Whether the store has it.
     pub stored: bool,
+    /// A digest of its own key, for the limits of that.
+    pub key: Option<u64>,
+    /// The same is asked by this job already: its result is this one's too.
+    pub shares: Option<JobId>,
+    /// An earlier result was its.
+    pub cached: bool,
 }
 
 /// A contiguous part of a job's work.
@@ -138,6 +146,8 @@ pub struct Unit {
     pub state: UnitState,
     /// 0 to 1 of the current attempt.
     pub fraction: f64,
+    /// The limits have let its next attempt through.
+    pub granted: bool,
     /// Attempts that have ended, oldest first, the last [`TRIES_MAX`].
     pub tries: Vec<Try>,
     /// Whether this batch changed what is stored.
@@ -418,6 +428,7 @@ impl Unit {
             failures: 0,
             state: UnitState::Pending,
             fraction: 0.0,
+            granted: false,
             tries: Vec::new(),
             dirty: true,
         }

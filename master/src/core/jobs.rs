@@ -40,6 +40,8 @@ impl Core {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
+        let mut new = new;
+        let ready = new.ready.take();
         let job = self.new_job(at.now, seq, new);
         let id = job.spec.id;
         let (run_at, deadline) = (job.run_at, job.spec.deadline);
@@ -57,6 +59,8 @@ impl Core {
         let failed = self.wait_for(seq, dependencies);
         if let Some(dependency) = failed {
             self.dependency_failed(at, seq, dependency, out);
+        } else if let Some(result) = ready {
+            self.end_with_cached(at, seq, result, out);
         } else {
             self.open_for_work(at, seq, out);
         }
@@ -89,8 +93,10 @@ impl Core {
             cache: new.cache,
             turn: new.turn,
             retry: new.retry.map(Arc::new),
+            tokens: new.tokens,
         };
         let mut job = Job::fresh(seq, spec, new.priority);
+        job.shares = new.shares;
         job.run_at = new.run_at.filter(|run_at| *run_at > now);
         // Kept until the first commit in any case: the store takes it from here.
         job.payload = Some(new.payload);
@@ -282,6 +288,16 @@ impl Core {
     ) -> Option<(Seq, JobState, Option<JobError>)> {
         let job = self.jobs.get_mut(&dependent).filter(|job| !job.state.ended())?;
         job.waits_for.remove(&id);
+        if job.shares.take_if(|shared| *shared == id).is_some()
+            && state == JobState::Completed
+            && let Some(result) = self.job_result(id)
+        {
+            let job = self.jobs.get_mut(&dependent)?;
+            job.result = Some(result);
+            job.cached = true;
+            return Some((dependent, JobState::Completed, None));
+        }
+        let job = self.jobs.get_mut(&dependent)?;
         let policy = job.spec.on_dependency_failure;
         if state != JobState::Completed && policy != OnDependencyFailure::Continue {
             let error = JobError {
@@ -458,6 +474,9 @@ impl Job {
             progress_at: Timestamp(0),
             dirty: false,
             stored: false,
+            key: None,
+            shares: None,
+            cached: false,
             spec: Box::new(spec),
         }
     }

@@ -1,6 +1,7 @@
 //! Every decision of the master: one deterministic state machine without I/O, async, clock or randomness. It takes
 //! inputs and the time and answers with effects, which the shell carries out after the batch is in the store.
 
+mod ai;
 mod assign;
 mod audit;
 mod defect;
@@ -8,6 +9,7 @@ mod fleet;
 mod gather;
 mod job;
 mod jobs;
+mod meter;
 mod queue;
 pub mod record;
 mod reports;
@@ -25,6 +27,7 @@ use flota_proto::mqtt::{Register, WorkerStatus};
 use flota_proto::rest::{JobError, JobState};
 use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
 
+pub use ai::Used;
 #[cfg(feature = "seeded-defects")]
 pub use defect::Defect;
 pub use fleet::{DEMO_MODEL, Desired};
@@ -229,6 +232,8 @@ enum Timer {
     Deadline(Seq),
     /// A worker that did not answer may be tried again.
     Worker(WorkerIdx),
+    /// Questions of this shape have waited long enough for somebody who serves their model.
+    Unserved(queue::ShapeId),
 }
 
 /// Bounds of the core.
@@ -298,6 +303,8 @@ pub struct Core {
     unit_rows: Vec<UnitRow>,
     dirty_workers: BTreeSet<WorkerIdx>,
     ended: Vec<Seq>,
+    meter: meter::Meter,
+    unserved: BTreeSet<queue::ShapeId>,
 }
 
 /// Names kept shared; beyond it each job has its own copy.
@@ -451,6 +458,7 @@ impl Core {
                 Timer::Unit(seq, index) => self.unit_timer(at, seq, index, out),
                 Timer::Start(seq) => self.start_timer(at, seq, out),
                 Timer::Deadline(seq) => self.deadline_timer(at, seq, out),
+                Timer::Unserved(shape) => self.unserved_timer(at, shape, out),
                 Timer::Worker(idx) => {
                     let due = |w: &mut fleet::Worker| {
                         if w.muted_until.is_some_and(|until| until <= at.now) {

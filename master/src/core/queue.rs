@@ -137,6 +137,11 @@ impl Queue {
         &self.shapes[&id].shape
     }
 
+    /// The shape that a number stands for, where anybody still has it.
+    pub fn try_shape(&self, id: ShapeId) -> Option<&Shape> {
+        self.shapes.get(&id).map(|slot| &slot.shape)
+    }
+
     /// Shapes of a class that have something waiting.
     pub fn active(&self, class: Class) -> impl Iterator<Item = ShapeId> + '_ {
         self.active.get(&class).into_iter().flatten().copied()

@@ -75,6 +75,9 @@ pub struct Rest {
     /// What is particular about its retries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<Arc<RetryPolicy>>,
+    /// Of `ai.*`: the tokens of its question, as estimated, and of its answer at most.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tokens: (u64, u64),
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -329,6 +332,7 @@ fn job_head(job: &Job, queue: &Queue) -> JobHead {
             cache: spec.cache,
             turn: spec.turn,
             retry: spec.retry.clone(),
+            tokens: spec.tokens,
         },
     }
 }
@@ -458,6 +462,7 @@ impl Core {
             cache: head.rest.cache,
             turn: head.rest.turn,
             retry: head.rest.retry,
+            tokens: head.rest.tokens,
         };
         let seq = row.seq;
         let mut job = Job::fresh(seq, spec, row.priority);

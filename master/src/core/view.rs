@@ -129,6 +129,14 @@ impl Core {
             .iter()
             .filter_map(|unit| unit.retries_at().map(|run_at| (run_at, unit.tries.last())))
             .min_by_key(|(run_at, _)| *run_at)?;
+        if job.units.iter().any(|unit| unit.granted) {
+            let why = job.log.last().and_then(|event| match &event.what {
+                What::State { error, .. } => error.as_ref().map(|error| format!(": {}", error.message)),
+                What::Progress { .. } | What::Delta { .. } => None,
+            });
+            let detail = format!("is asked at {}{}", run_at.to_rfc3339(), why.unwrap_or_default());
+            return Some(rest::Waiting { reason: "rate_limit".into(), detail });
+        }
         let why = last.and_then(|ended| ended.error.as_ref()).map(|error| format!(" after: {}", error.message));
         let detail = format!("tries again at {}{}", run_at.to_rfc3339(), why.unwrap_or_default());
         Some(rest::Waiting { reason: "retry".into(), detail })

@@ -64,6 +64,11 @@ impl Dispatcher {
             Command::LeaseCredential { unit, attempt, worker, reply } => {
                 let _ = reply.send(self.lease_credential(unit, attempt, &worker));
             }
+            Command::Usage { query, reply } => self.usage(at, query, reply),
+            Command::Models { reply } => {
+                let models = self.core.models_view();
+                self.answer(reply, models);
+            }
             Command::Conversation(ask) => self.conversation(at, *ask),
             Command::Stop { reply } => drop(reply),
         }

@@ -365,6 +365,7 @@ fn parse_cursor(cursor: &str) -> Option<(Timestamp, Uuid)> {
 impl Dispatcher {
     pub(super) fn conversations_again(&mut self) {
         self.asides.clear();
+        self.cache.forget_work();
         self.conversations = Conversations::of(self.core.open_turns());
     }
 
@@ -373,7 +374,8 @@ impl Dispatcher {
         let rows = self.store.own_reader().credentials()?;
         for (job, sealed) in rows {
             let lives = self.core.known(job).is_some();
-            if lives && self.config.sealer.open(job.0.as_bytes(), &sealed).is_some() {
+            if lives && let Some(key) = self.config.sealer.open(job.0.as_bytes(), &sealed) {
+                self.note_key(job, &key);
                 self.credentials.restore(job, sealed);
                 continue;
             }

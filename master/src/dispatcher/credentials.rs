@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use flota_proto::{JobId, UnitId, WorkerId};
-use secrecy::SecretString;
+use hmac::{Hmac, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
 
 use super::Dispatcher;
 use crate::aside::Aside;
@@ -47,7 +49,17 @@ impl Dispatcher {
     pub(super) fn keep_key(&mut self, job: JobId, key: &SecretString) {
         let sealed = self.config.sealer.seal(job.0.as_bytes(), key);
         self.asides.push(Aside::KeepKey(job, sealed.clone()));
+        self.note_key(job, key);
         self.credentials.restore(job, sealed);
+    }
+
+    /// Limits count by key: the core knows a digest of it that says nothing without the store's secret.
+    pub(super) fn note_key(&mut self, job: JobId, key: &SecretString) {
+        let Ok(mac) = Hmac::<Sha256>::new_from_slice(&self.secret) else { return };
+        let digest = mac.chain_update(b"key").chain_update(key.expose_secret()).finalize().into_bytes();
+        if let Some(first) = digest.first_chunk::<8>() {
+            self.core.note_key(job, u64::from_be_bytes(*first));
+        }
     }
 
     /// A job's key, for the moment in which it is handed on.

@@ -63,7 +63,13 @@ impl Dispatcher {
     /// Stores an answer in the commit of the batch. What was refused for the moment only is not kept as refused.
     pub(super) fn keep_answer(&mut self, keyed: Keyed, answer: &Submitted) {
         let passing = |item: &&Result<JobId, Refused>| {
-            matches!(item, Err(Refused::Busy { .. } | Refused::Unavailable(_) | Refused::StoreFull(_)))
+            matches!(
+                item,
+                Err(Refused::Busy { .. }
+                    | Refused::BudgetSpent { .. }
+                    | Refused::Unavailable(_)
+                    | Refused::StoreFull(_))
+            )
         };
         match answer.iter().filter(passing).count() {
             0 => self.keep(&keyed.key, &Kept::Answer(encode(answer))),

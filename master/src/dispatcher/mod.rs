@@ -2,6 +2,7 @@
 //! and only then lets the effects out. What arrives while a commit runs is the next batch, so batches form under load
 //! and a lone job waits for nothing.
 
+mod cache;
 mod commands;
 mod conversations;
 mod credentials;
@@ -15,6 +16,7 @@ mod submissions;
 mod tasks;
 mod time;
 mod tokens;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -33,9 +35,12 @@ use tracing::{error, info};
 use crate::aside::Aside;
 use crate::core::{Core, Effect, Input, Limits, Moment};
 use crate::handle::{Command, JobUpdate, Publisher, Refused, StreamId};
+use crate::ledger::AiLimits;
 use crate::seal::Sealer;
 use crate::sources::Listeners;
 use crate::store::{IdempotencyRow, Retention, Store, StoreError};
+use cache::Cache;
+pub use cache::CacheLimits;
 use conversations::Conversations;
 use credentials::Credentials;
 use notes::Notes;
@@ -43,6 +48,7 @@ use reads::Readers;
 use submissions::Submission;
 use tasks::Narrower;
 use time::Time;
+pub use usage::UsageQuery;
 
 /// How simple workers are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +82,10 @@ pub struct Config {
     pub sealer: Sealer,
     /// How much of a conversation is sent with a question, in tokens.
     pub conversation_tokens: u64,
+    /// Limits, budgets and prices of AI jobs.
+    pub ai: AiLimits,
+    /// How much of results is kept for others that ask the same.
+    pub cache: CacheLimits,
     /// Sources that wait for what their jobs give.
     pub listeners: Arc<Listeners>,
 }
@@ -125,6 +135,7 @@ pub struct Dispatcher {
     registrations: HashMap<WorkerId, mqtt::Register>,
     credentials: Credentials,
     conversations: Conversations,
+    cache: Cache,
     narrower: Narrower,
     submissions: VecDeque<Submission>,
     notes: Notes,
@@ -196,6 +207,7 @@ impl Dispatcher {
             registrations: HashMap::new(),
             credentials: Credentials::default(),
             conversations: Conversations::default(),
+            cache: Cache::default(),
             narrower: Narrower::default(),
             submissions: VecDeque::new(),
             notes: Notes::default(),
@@ -212,6 +224,7 @@ impl Dispatcher {
             asides: Vec::new(),
         };
         dispatcher.conversations_again();
+        dispatcher.meter_again()?;
         dispatcher.load_credentials()?;
         dispatcher.fail_jobs_without_key();
         Ok(dispatcher)
@@ -330,6 +343,7 @@ impl Dispatcher {
                 self.asides.push(Aside::DropKey(id));
             }
             self.question_ended(at, id);
+            self.account(at, id);
         }
     }
 

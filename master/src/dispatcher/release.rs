@@ -131,14 +131,10 @@ impl Dispatcher {
 
     fn job_ended(&mut self, id: JobId) {
         self.credentials.drop_key(id);
+        self.keep_result(id);
         if let Some(ending) = self.core.ending(id) {
             metrics::histogram!("flota_job_duration_seconds").record(ending.duration_ms as f64 / 1000.0);
             metrics::histogram!("flota_job_wait_seconds").record(ending.wait_ms as f64 / 1000.0);
-            if ending.kind == Kind::AiChat
-                && let Some(result) = self.core.job_result(id)
-            {
-                self.tokens.count(&result);
-            }
         }
         let Some(waiters) = self.waiters.remove(&id) else { return };
         let Some(view) = self.core.job_view(id) else { return };

@@ -112,6 +112,7 @@ impl Dispatcher {
         self.ended_counts = loaded.ended.iter().copied().collect();
         self.core = rebuild(&self.config, self.time.now(), loaded);
         self.conversations_again();
+        self.meter_again().map_err(Ended::Store)?;
         self.health.stall = None;
         self.health.recovered = clock::instant();
         let at = self.moment();

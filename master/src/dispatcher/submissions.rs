@@ -145,10 +145,22 @@ impl Dispatcher {
         }
         let mut job = job;
         let mut dependencies = self.dependencies(&job)?;
+        self.core.check_model(&job)?;
+        self.look_up(&mut job);
+        if job.ready.is_none()
+            && job.shares.is_none()
+            && let Some(error) = self.core.over_budget(at.now, &job)
+        {
+            let retry_after_seconds = super::usage::seconds_left();
+            return Err(Refused::BudgetSpent { detail: error.message, retry_after_seconds });
+        }
+        dependencies.extend(job.shares.map(|id| Dependency { id, ended: None }));
         dependencies.extend(self.place_question(&mut job)?);
         let key = job.api_key.clone();
+        let (cache_key, alone) = (job.cache_key, job.ready.is_none() && job.shares.is_none());
         let turn = job.turn.map(|turn| (turn, job.payload.clone()));
         self.core.apply(at, Input::Submit { job: Box::new(job), dependencies }, &mut self.effects)?;
+        self.note_work(id, cache_key, alone);
         if let Some(key) = key {
             self.keep_key(id, &key);
         }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use flota_proto::kinds::ChatResult;
 use metrics::counter;
+
+use super::usage::count_outcome;
+use crate::ledger::UsageRow;
 
 /// Models named in the metrics; workers name them, so beyond it they count as one.
 const MODELS_MAX: usize = 200;
 const MODEL_CHARS_MAX: usize = 100;
 const OTHER: &str = "(other)";
+const NONE: &str = "(none)";
 
 /// Which models have been named.
 #[derive(Debug, Default)]
@@ -17,13 +20,12 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Counts those of one `ai.chat` result.
-    pub fn count(&mut self, result: &[u8]) {
-        let Ok(result) = serde_json::from_slice::<ChatResult>(result) else { return };
-        let (provider, model) = self.names(&result);
-        let usage = result.usage;
+    /// Counts those of one answer.
+    pub fn count(&mut self, row: &UsageRow) {
+        let (provider, model) = self.names(row);
+        count_outcome(row, provider.clone(), model.clone());
         for (direction, tokens) in
-            [("input", usage.input_tokens), ("output", usage.output_tokens), ("thought", usage.thought_tokens)]
+            [("input", row.input_tokens), ("output", row.output_tokens), ("thought", row.thought_tokens)]
         {
             if tokens > 0 {
                 let labels =
@@ -33,9 +35,12 @@ impl Tokens {
         }
     }
 
-    fn names(&mut self, result: &ChatResult) -> (String, String) {
-        let bounded = |text: &str| text.chars().take(MODEL_CHARS_MAX).collect::<String>();
-        let names = (bounded(&result.provider), bounded(&result.model));
+    fn names(&mut self, row: &UsageRow) -> (String, String) {
+        let bounded = |text: &str| match text {
+            "" => NONE.to_owned(),
+            text => text.chars().take(MODEL_CHARS_MAX).collect::<String>(),
+        };
+        let names = (bounded(&row.provider), bounded(&row.model));
         if self.models.len() >= MODELS_MAX && !self.models.contains(&names) {
             return (OTHER.into(), OTHER.into());
         }
@@ -47,20 +52,11 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flota_proto::kinds::{Finish, Usage};
 
     #[test]
     fn a_worker_that_invents_models_does_not_fill_the_metrics() {
         let mut tokens = Tokens::default();
-        let named = |model: String| ChatResult {
-            text: String::new(),
-            model,
-            provider: "local".into(),
-            finish: Finish::Complete,
-            finish_reason: None,
-            dropped_turns: 0,
-            usage: Usage::default(),
-        };
+        let named = |model: String| UsageRow { provider: "local".into(), model, ..UsageRow::default() };
         for index in 0..2 * MODELS_MAX {
             tokens.names(&named(format!("m{index}")));
         }

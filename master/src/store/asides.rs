@@ -6,8 +6,10 @@ use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::UsageFilter;
 use super::rows::int;
 use crate::aside::{Aside, ConversationRow, History, MessageRow};
+use crate::ledger::{Spent, UsageRow};
 use crate::tokens;
 
 /// Characters of a question that become the title.
@@ -34,6 +36,7 @@ pub fn write(db: &Connection, aside: &Aside) -> Result<(), StoreError> {
             .prepare_cached("INSERT OR REPLACE INTO credentials VALUES (?, ?)")?
             .execute(params![bytes(&job.0), sealed])?,
         Aside::DropKey(job) => db.prepare_cached("DELETE FROM credentials WHERE job = ?")?.execute([bytes(&job.0)])?,
+        Aside::Used(row) => add_usage(db, row)?,
         Aside::Begin(row) => db
             .prepare_cached("INSERT INTO conversations VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")?
             .execute(params![bytes(&row.id), row.owner, row.title, int(row.created_at.0), int(row.updated_at.0)])?,
@@ -74,6 +77,72 @@ fn touch(db: &Connection, id: &Uuid, at: Timestamp, title: &str) -> Result<usize
     let sql =
         "UPDATE conversations SET updated_at = max(updated_at, ?), title = iif(title = '', ?, title) WHERE id = ?";
     Ok(db.prepare_cached(sql)?.execute(params![int(at.0), title, bytes(id)])?)
+}
+
+fn add_usage(db: &Connection, row: &UsageRow) -> Result<usize, StoreError> {
+    let sql = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+               requests = requests + excluded.requests, failed = failed + excluded.failed, cached = cached + excluded.cached,
+               input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
+               thought_tokens = thought_tokens + excluded.thought_tokens, micros = micros + excluded.micros";
+    Ok(db.prepare_cached(sql)?.execute(params![
+        row.day,
+        row.owner,
+        row.provider,
+        row.model,
+        row.own_key,
+        counted(row.requests),
+        counted(row.failed),
+        counted(row.cached),
+        counted(row.input_tokens),
+        counted(row.output_tokens),
+        counted(row.thought_tokens),
+        counted(row.micros),
+    ])?)
+}
+
+/// Small enough to be added to as often as anybody asks: workers say what was used.
+fn counted(number: u64) -> i64 {
+    int(number.min(1 << 40))
+}
+
+/// Rows of the ledger, latest day first.
+pub fn usage(db: &Connection, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
+    let sql = "SELECT day, owner, provider, model, own_key, requests, failed, cached, input_tokens, output_tokens,
+               thought_tokens, micros FROM usage WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR owner = ?3)
+               ORDER BY day DESC, owner, provider, model, own_key LIMIT ?4";
+    let mut statement = db.prepare_cached(sql)?;
+    let number = |row: &Row<'_>, index: usize| -> Result<u64, rusqlite::Error> {
+        Ok(u64::try_from(row.get::<_, i64>(index)?).unwrap_or(0))
+    };
+    let rows = statement.query_map(params![filter.from, filter.to, filter.owner, int(filter.limit as u64)], |row| {
+        Ok(UsageRow {
+            day: row.get(0)?,
+            owner: row.get(1)?,
+            provider: row.get(2)?,
+            model: row.get(3)?,
+            own_key: row.get(4)?,
+            requests: number(row, 5)?,
+            failed: number(row, 6)?,
+            cached: number(row, 7)?,
+            input_tokens: number(row, 8)?,
+            output_tokens: number(row, 9)?,
+            thought_tokens: number(row, 10)?,
+            micros: number(row, 11)?,
+        })
+    })?;
+    rows.map(|row| row.map_err(StoreError::from)).collect()
+}
+
+/// What each owner has spent of a day, without what was paid with keys of their own.
+pub fn spent(db: &Connection, day: u32) -> Result<Vec<(String, Spent)>, StoreError> {
+    let sql = "SELECT owner, sum(input_tokens + output_tokens + thought_tokens), sum(micros) FROM usage
+               WHERE day = ? AND NOT own_key GROUP BY owner";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map([day], |row| {
+        let number = |index: usize| row.get::<_, i64>(index).map(|n| u64::try_from(n).unwrap_or(0));
+        Ok((row.get(0)?, Spent { tokens: number(1)?, micros: number(2)? }))
+    })?;
+    rows.map(|row| row.map_err(StoreError::from)).collect()
 }
 
 /// The beginning of a question on one line.
@@ -173,7 +242,7 @@ pub fn messages(db: &Connection, id: Uuid, from: u32, limit: usize) -> Result<Ve
 pub fn history(db: &Connection, id: Uuid, before: u32, tokens: u64) -> Result<History, StoreError> {
     let sql =
         "SELECT q.text, a.text FROM messages a JOIN messages q ON q.conversation = a.conversation AND q.idx = a.idx - 1
-               WHERE a.conversation = ? AND a.idx < ? AND a.idx % 2 = 1 AND a.text != ''
+               WHERE a.conversation = ? AND a.idx < ? AND a.idx % 2 = 1
                ORDER BY a.idx DESC LIMIT ?";
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(params![bytes(&id), before, HISTORY_MAX])?;
@@ -181,6 +250,9 @@ pub fn history(db: &Connection, id: Uuid, before: u32, tokens: u64) -> Result<Hi
     let mut left = Some(tokens);
     while let Some(row) = rows.next()? {
         let (question, answer): (String, String) = (row.get(0)?, row.get(1)?);
+        if answer.trim().is_empty() {
+            continue;
+        }
         let size = tokens::estimate(&question) + tokens::estimate(&answer);
         left = left.and_then(|left| left.checked_sub(size));
         match left {
@@ -190,6 +262,11 @@ pub fn history(db: &Connection, id: Uuid, before: u32, tokens: u64) -> Result<Hi
     }
     history.turns.reverse();
     Ok(history)
+}
+
+/// Deletes what the ledger has of days before `day`.
+pub fn prune_usage(db: &Connection, day: u32) -> Result<usize, StoreError> {
+    Ok(db.prepare_cached("DELETE FROM usage WHERE day < ?")?.execute([day])?)
 }
 
 /// Deletes a slice of conversations that nobody has touched since `cutoff`.

@@ -22,6 +22,7 @@ use crate::aside::{ConversationRow, History, MessageRow};
 use crate::core::Changes;
 use crate::core::record::{StoredJob, UnitRow, WorkerRow};
 use crate::handle::JobFilter;
+use crate::ledger::{Spent, UsageRow};
 
 /// Why the store did not do what it was asked. Completes "failed to …".
 #[derive(Debug, Error)]
@@ -105,6 +106,19 @@ pub struct Retention {
     pub bytes_max: u64,
     /// Conversations are deleted that nobody has touched for this long.
     pub conversations_age_ms: u64,
+}
+
+/// Which rows of the ledger.
+#[derive(Clone, Debug)]
+pub struct UsageFilter {
+    /// The first day.
+    pub from: u32,
+    /// The last day.
+    pub to: u32,
+    /// Of this owner only.
+    pub owner: Option<String>,
+    /// How many at most.
+    pub limit: usize,
 }
 
 /// The one writer.
@@ -197,6 +211,18 @@ pub trait Reader: Send {
     /// # Errors
     /// [`StoreError`]
     fn idempotency(&mut self, owner: &str, key: &str) -> Result<Option<IdempotencyRow>, StoreError>;
+
+    /// Rows of the ledger, latest day first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn usage(&mut self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError>;
+
+    /// What each owner has spent of a day, without what was paid with keys of their own.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn spent(&mut self, day: u32) -> Result<Vec<(String, Spent)>, StoreError>;
 
     /// All sealed keys of users.
     ///

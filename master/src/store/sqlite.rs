@@ -11,6 +11,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params, params_from_iter};
 use uuid::Uuid;
 
+use super::UsageFilter;
 use super::asides;
 use super::rows::{JOB_COLUMNS, UNIT_COLUMNS, int, state_number, stored_job, time, unit};
 use super::{IdempotencyRow, Loaded, Reader, Retention, Store, StoreError, StoredState};
@@ -18,6 +19,7 @@ use crate::aside::{ConversationRow, History, MessageRow};
 use crate::core::Changes;
 use crate::core::record::{JobRow, StoredJob, UnitRow, WorkerRow};
 use crate::handle::JobFilter;
+use crate::ledger::{Spent, UsageRow, day_of};
 
 /// What takes the schema from version n to n + 1, beginning with an empty file. What has landed is never edited: a file in
 /// the field would not learn of it.
@@ -26,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/002_ended_counts.sql"),
     include_str!("migrations/003_ai.sql"),
     include_str!("migrations/004_sources.sql"),
+    include_str!("migrations/005_usage.sql"),
 ];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -37,6 +40,8 @@ const INLINE_PAYLOAD_BYTES_MAX: usize = 512;
 const PRUNE_SLICE: i64 = 500;
 /// Units deleted at once.
 const PRUNE_UNITS: usize = 2_000;
+/// How long the ledger is kept.
+const USAGE_DAYS: u32 = 400;
 /// Conversations deleted at once.
 const PRUNE_CONVERSATIONS: i64 = 20;
 /// How long idempotency keys are kept.
@@ -445,6 +450,7 @@ impl Store for SqliteStore {
         deleted += prune_others(&transaction, now)?;
         let untouched = Timestamp(now.0.saturating_sub(retention.conversations_age_ms));
         deleted += asides::prune(&transaction, untouched, PRUNE_CONVERSATIONS)?;
+        deleted += asides::prune_usage(&transaction, day_of(now).saturating_sub(USAGE_DAYS))?;
         transaction.commit()?;
         Ok(deleted > 0)
     }
@@ -560,6 +566,14 @@ impl Reader for SqliteReader {
             answer,
             created_at: Timestamp(u64::try_from(created).unwrap_or(0)),
         }))
+    }
+
+    fn usage(&mut self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
+        asides::usage(&self.db, filter)
+    }
+
+    fn spent(&mut self, day: u32) -> Result<Vec<(String, Spent)>, StoreError> {
+        asides::spent(&self.db, day)
     }
 
     fn credentials(&mut self) -> Result<Vec<(JobId, Vec<u8>)>, StoreError> {

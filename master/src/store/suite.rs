@@ -45,6 +45,10 @@ fn new_job(kind: Kind, work: Work, payload: &str) -> NewJob {
         api_key: None,
         conversation: None,
         turn: None,
+        tokens: (0, 0),
+        cache_key: None,
+        ready: None,
+        shares: None,
     }
 }
 

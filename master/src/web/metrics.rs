@@ -45,6 +45,13 @@ fn describe() {
     describe_counter!("flota_hashes_total", "RandomX hashes computed");
     describe_counter!("flota_attempts_total", "Attempts that ended, by outcome");
     describe_counter!("flota_ai_tokens_total", "Tokens by provider, model and direction");
+    describe_counter!("flota_ai_requests_total", "AI jobs that ended, by provider, model and outcome");
+    describe_counter!(
+        "flota_ai_cost_micros_total",
+        "Cost of AI jobs by provider and model, in millionths of the currency"
+    );
+    describe_counter!("flota_cache_total", "Jobs that may use an earlier result, by whether there was one");
+    describe_gauge!("flota_cache_bytes", Unit::Bytes, "Results that are kept for jobs that ask the same");
     describe_histogram!("flota_store_commit_seconds", Unit::Seconds, "How long a commit of the store takes");
     describe_counter!("flota_mqtt_publishes_total", "Messages to the broker, by outcome");
     describe_gauge!("flota_socket_clients", "Connected Socket.IO clients");

@@ -19,6 +19,7 @@ mod router;
 mod socket;
 mod sources;
 mod submit;
+mod usage;
 
 use std::io;
 use std::net::SocketAddr;

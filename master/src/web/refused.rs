@@ -14,6 +14,9 @@ impl From<Refused> for Failure {
             Refused::Busy { detail, retry_after_seconds } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).retry_after(retry_after_seconds)
             }
+            Refused::BudgetSpent { detail, retry_after_seconds } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "budget_spent", detail).retry_after(retry_after_seconds)
+            }
             Refused::Unavailable(detail) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(1)
             }

@@ -131,6 +131,10 @@ pub fn job(kind: Kind, work: Work) -> NewJob {
         api_key: None,
         conversation: None,
         turn: None,
+        tokens: (0, 0),
+        cache_key: None,
+        ready: None,
+        shares: None,
     }
 }
 

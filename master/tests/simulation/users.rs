@@ -133,6 +133,10 @@ impl World {
             api_key: None,
             conversation: None,
             turn: None,
+            tokens: (0, 0),
+            cache_key: None,
+            ready: None,
+            shares: None,
         };
         let dependencies = dependency.map(|id| Dependency { id, ended: None }).into_iter().collect();
         self.note(format!("{id} {kind} is submitted"));

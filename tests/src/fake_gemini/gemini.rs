@@ -65,7 +65,7 @@ fn models(state: &State) -> Value {
 
 async fn chat(state: &Arc<State>, seen: &Seen, key: &str, model: &str, tracked: Tracked) -> Response {
     let reply = match admit(state, seen, key) {
-        Ok(()) => state.scripted(model),
+        Ok(()) => state.for_question(&question(&seen.body)).or_else(|| state.scripted(model)),
         Err(refusal) => return write(refusal, SSE, tracked),
     };
     match reply {

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use errors::Trouble;
-pub use reply::{End, Piece, Reply, Script};
+pub use reply::{End, Piece, Reply, STAMP, Script, stamp};
 pub use state::{Ended, Seen};
 
 use state::State;
@@ -115,10 +115,27 @@ impl FakeGemini {
         self.state.set_model(model.to_owned(), reply.into());
     }
 
+    /// The next call whose last question is `question` is answered so; several queue up.
+    pub fn for_question(&self, question: &str, reply: impl Into<Reply>) {
+        self.state.queue_question(question.to_owned(), reply.into());
+    }
+
     /// Everything it was sent, in order.
     #[must_use]
     pub fn requests(&self) -> Vec<Seen> {
         self.state.seen()
+    }
+
+    /// How many calls are being answered now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.state.open()
+    }
+
+    /// How the latest request ended.
+    #[must_use]
+    pub fn last_ended(&self) -> Option<Ended> {
+        self.state.last_ended()
     }
 
     /// The chat and embedding calls among it.

@@ -1,7 +1,9 @@
 //! What the stand-in is told to answer.
 
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use flota_common::clock;
 use serde::{Deserialize, Serialize};
 
 use super::errors::Trouble;
@@ -50,6 +52,19 @@ pub struct Script {
     pub lf: bool,
     /// The model that says it answered, if another one.
     pub model_version: Option<String>,
+    /// [`STAMP`] in a piece becomes the time of its writing, see [`stamp`].
+    pub stamped: bool,
+}
+
+/// Stands for the time of writing.
+pub const STAMP: &str = "@@@@@@@@@@@@@@@@";
+
+/// Microseconds since the first call in this process, as long as [`STAMP`].
+#[must_use]
+pub fn stamp() -> String {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    let begun = BEGUN.get_or_init(clock::instant);
+    format!("{:016}", clock::instant().saturating_duration_since(*begun).as_micros())
 }
 
 /// One frame of a stream.
@@ -104,6 +119,7 @@ impl Default for Script {
             cut: None,
             lf: false,
             model_version: None,
+            stamped: false,
         }
     }
 }

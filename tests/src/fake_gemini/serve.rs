@@ -13,7 +13,7 @@ use futures::{Stream, stream};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::reply::{End, Reply, Script};
+use super::reply::{End, Reply, STAMP, Script, stamp};
 use super::state::{Ended, Seen, State, Tracked};
 use super::{gemini, openai};
 
@@ -120,9 +120,14 @@ fn writes(
     };
     let again = std::iter::repeat_n(repeated.0, repeated.1).flatten();
     let steps = plan(script, frames).into_iter().chain(again);
-    stream::unfold((steps, tracked), |(mut steps, mut tracked)| async move {
+    let stamped = script.stamped;
+    stream::unfold((steps, tracked), move |(mut steps, mut tracked)| async move {
         loop {
             match steps.next() {
+                Some(Write::Bytes(bytes)) if stamped => {
+                    let text = String::from_utf8_lossy(&bytes).replace(STAMP, &stamp());
+                    return Some((Ok(Bytes::from(text)), (steps, tracked)));
+                }
                 Some(Write::Bytes(bytes)) => return Some((Ok(bytes), (steps, tracked))),
                 Some(Write::Pause(pause)) => tokio::time::sleep(pause).await,
                 Some(Write::Reset) => {

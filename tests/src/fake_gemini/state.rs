@@ -60,6 +60,7 @@ struct Inner {
     seen: Vec<Seen>,
     queue: VecDeque<Reply>,
     models: HashMap<String, Reply>,
+    questions: HashMap<String, VecDeque<Reply>>,
     calls: HashMap<String, VecDeque<Instant>>,
 }
 
@@ -80,8 +81,25 @@ impl State {
         self.lock().models.insert(model, reply);
     }
 
+    pub fn queue_question(&self, question: String, reply: Reply) {
+        self.lock().questions.entry(question).or_default().push_back(reply);
+    }
+
+    /// The reply that waits for this question.
+    pub fn for_question(&self, question: &str) -> Option<Reply> {
+        self.lock().questions.get_mut(question)?.pop_front()
+    }
+
     pub fn seen(&self) -> Vec<Seen> {
         self.lock().seen.clone()
+    }
+
+    pub fn open(&self) -> usize {
+        self.lock().seen.iter().filter(|seen| seen.ended == Ended::Open).count()
+    }
+
+    pub fn last_ended(&self) -> Option<Ended> {
+        self.lock().seen.last().map(|seen| seen.ended)
     }
 
     /// The reply to a chat call of `model`; `None`: the default one.
