@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run up build page test check e2e e2e-swarm fmt nightly bench chaos fuzz setup clean distclean
+.PHONY: help run up build page test check e2e e2e-swarm fmt nightly bench bench-ai chaos fuzz setup clean distclean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ fmt: ## format the Rust sources
 
 bench: ## measure jobs a second and latency, with the embedded broker and with Mosquitto (ARGS="…" goes to flota bench dispatch)
 	@scripts/bench.sh $(ARGS)
+
+bench-ai: ## measure what the fleet adds to an AI's answer: first text, many streams, Stop (ARGS="…" goes to ai-bench)
+	@scripts/bench-ai.sh $(ARGS)
 
 chaos: ## break a real fleet for MINUTES (10) and compare every job with a ledger; as root also networks, disk and clock
 	@scripts/chaos.sh $(ARGS)

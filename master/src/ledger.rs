@@ -165,7 +165,7 @@ mod tests {
         let price = Price { input: 100_000, output: 400_000 };
         assert_eq!(price.micros(1_000_000, 0), 100_000);
         assert_eq!(price.micros(7, 24), 11, "0.7 and 9.6 millionths");
-        assert_eq!(price.micros(u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(Price { input: 2_000_000, output: 0 }.micros(u64::MAX, 1), u64::MAX);
         for (micros, text) in [(0, "0.00 USD"), (2_500_000, "2.50 USD"), (11, "0.000011 USD"), (1_230_000, "1.23 USD")]
         {
             assert_eq!(money(micros, "USD"), text);

@@ -117,7 +117,8 @@ async fn client(client: usize, port: u16, rest: flota_tests::Rest) {
             assert_eq!(got["response"], case.text, "{number}");
         }
         let told = streamed.remove(jobs[place].as_str().unwrap()).unwrap_or_default().1;
-        assert_eq!(told, case.text, "what was streamed of {number}");
+        // Who subscribes only after the end is told the end alone.
+        assert!(told.is_empty() || told == case.text, "what was streamed of {number}: {told:?}");
         let (question, answer) = (&kept[2 * place], &kept[2 * place + 1]);
         assert_eq!(question["content"], format!("question {number}!"));
         assert_eq!(answer["content"], case.text);

@@ -1,6 +1,7 @@
 //! Ring 1: the core's rules, one sentence each, with integer time.
 #![allow(clippy::unwrap_used)]
 
+mod ai;
 mod bounds;
 #[allow(dead_code)]
 #[path = "../simulation/disk.rs"]
