@@ -12,3 +12,5 @@ step "scale: a million jobs and ten thousand workers in memory, a million waitin
 FLOTA_SCALE_JOBS=1000000 FLOTA_SCALE_WORKERS=10000 cargo test --release --locked -p flota-master --test scale -- --nocapture --test-threads 1
 step "search: 20,000 nonces on two workers, one of them killed"
 FLOTA_TEST_NONCES=20000 scripts/e2e.sh search
+step "page: Lighthouse"
+scripts/lighthouse.sh

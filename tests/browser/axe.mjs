@@ -84,6 +84,9 @@ async function tour(page, get, name) {
   await get('source-add').click();
   await get('source-form').waitFor();
   await look('mining');
+  await page.goto(`${url}#/fleet/usage`);
+  await get('usage-table').waitFor();
+  await look('usage');
   await page.goto(`${url}#/logs`);
   await get('log-line').first().waitFor();
   await look('logs');
@@ -109,4 +112,4 @@ for (const locale of ['en', 'es']) {
   );
 }
 assert.deepEqual(found, [], found.join('\n'));
-assert.equal(looked, 2 * 2 * 16);
+assert.equal(looked, 2 * 2 * 17);

@@ -90,6 +90,20 @@ await onPage(url, async (page, get) => {
   await until('it is deleted', async () => (await get('recent-chat').count()) === 1);
   await page.mouse.up();
 
+  const fetched = [];
+  page.on('request', (request) => fetched.push(request.url()));
+  await get('new-chat').click();
+  await get('model-picker').selectOption('hostile');
+  await ask(get, '<img src=x onerror="window.hit = 1"><b>bold?</b>');
+  await answered(get);
+  await get('code').waitFor();
+  assert.match(await get('question').innerText(), /<b>bold\?<\/b>/, 'a question is text');
+  assert.match(await text(), /<script>window\.hit = 2<\/script>/, 'HTML in an answer is text');
+  assert.equal(await page.evaluate(() => window.hit), undefined);
+  const unwanted = 'img, script, iframe, form, style, [onerror], [onclick], a[href^="javascript:"], a[href^="data:"]';
+  assert.equal(await get('conversation').locator(unwanted).count(), 0);
+  assert.deepEqual(fetched.filter((address) => !address.startsWith(new URL(url).origin) && !address.startsWith('ws')), [], 'an answer makes the page fetch nothing');
+
   for (const [model, [code, tone, remedy]] of Object.entries(FAILURES)) {
     await get('new-chat').click();
     await get('model-picker').selectOption(model);

@@ -79,6 +79,7 @@ async fn fleet_of(gemini: &FakeGemini) -> Node {
     gemini.for_model("bad", Trouble::BadKey);
     gemini.for_model("quota", Trouble::PerDay);
     gemini.for_model("gone", Trouble::Status(404));
+    gemini.for_model("hostile", Script::text(&[HOSTILE], "STOP"));
     let fleet = Node::up()
         .with("FLOTA_GEMINI_BASE_URL", gemini.base_url())
         .with("GEMINI_API_KEY", "key-of-the-worker")
@@ -95,7 +96,7 @@ async fn fleet_of(gemini: &FakeGemini) -> Node {
 }
 
 fn models() -> Options {
-    let models = ["gemini-3.5-flash-lite", "bad", "quota", "gone"].map(str::to_owned).to_vec();
+    let models = ["gemini-3.5-flash-lite", "bad", "quota", "gone", "hostile"].map(str::to_owned).to_vec();
     Options { models, ..Options::default() }
 }
 
@@ -129,6 +130,10 @@ async fn axe_finds_nothing_on_a_desk_in_both_languages_and_themes() {
 async fn axe_finds_nothing_on_a_phone_in_both_languages_and_themes() {
     axe_finds_nothing("phone").await;
 }
+
+const HOSTILE: &str = "<script>window.hit = 2</script> <img src=\"http://127.0.0.1:9/a.png\" onerror=\"window.hit = 3\"> \
+                       [link](javascript:window.hit=4) [data](data:text/html,x) ![picture](http://127.0.0.1:9/b.png)\n\n\
+                       <iframe src=\"http://127.0.0.1:9/\"></iframe>\n\n```html\n</code></pre><script>window.hit = 5</script>\n```\n";
 
 const MARKDOWN: &str = "## Ships\n\nThey *keep* **together** by [signals](https://example.org):\n\n1. `flags`\n2. lights\n\n| by | \
                         range |\n|---|---|\n| day | far |\n\n```rust\nfn main() {}\n```\n\n> Always.";

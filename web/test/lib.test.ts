@@ -1,7 +1,7 @@
 // The pure pieces below the pages.
 import { describe, expect, it } from 'vitest';
 import { sparkPath } from '../src/fleet/spark';
-import { answersQuestions, chatModels, slotUse, totals } from '../src/fleet/workers';
+import { answersQuestions, chatModels, setAside, slotUse, totals } from '../src/fleet/workers';
 import { addEvent, eventText } from '../src/jobs/events';
 import { initialValues, jobOf } from '../src/jobs/kinds';
 import { timeline } from '../src/jobs/timeline';
@@ -147,4 +147,11 @@ describe('a spark line', () => {
 
 it('lists of numbers stand on one line, text stays as it is', () => {
   expect(readableJson({ v: [[1, -2.5e-7], []], s: '[\n1\n]' })).toBe('{\n  "v": [\n    [1, -2.5e-7],\n    []\n  ],\n  "s": "[\\n1\\n]"\n}');
+});
+
+it('why a worker was set aside is taken apart from until when', () => {
+  const detail = 'set aside: its hash of nonce 7 was wrong; released at 2026-11-21T15:00:00.000Z, or by `flota workers resume`';
+  expect(setAside(detail)).toEqual({ reason: 'its hash of nonce 7 was wrong', until: Date.parse('2026-11-21T15:00:00Z') });
+  expect(setAside('something else')).toEqual({ reason: 'something else', until: null });
+  expect(setAside(null).until).toBeNull();
 });

@@ -16,6 +16,8 @@ function detailText({ reason, detail }: Waiting, t: Texts, locale: string): stri
     }
     case 'retry':
       return Number.isFinite(at) ? t.job.triesAgain(clock(at, locale)) : detail;
+    case 'rate_limit':
+      return Number.isFinite(at) ? t.job.askedAt(clock(at, locale)) : detail;
     case 'run_at':
       return Number.isFinite(at) ? t.job.startsAt(dateTime(at, locale)) : detail;
     case 'no_worker':

@@ -1,4 +1,5 @@
 // REST calls to the master. Every failure leaves here as a `Problem`; one without an answer has status 0.
+import type { Audit } from '../jobs/audit';
 import type { Replayed } from '../jobs/replay';
 import type { Report } from '../usage/report';
 import type { Source } from '../mine/types';
@@ -61,6 +62,7 @@ export const api = {
   job: (job: string) => call<Job>(`jobs/${id(job)}`),
   units: (job: string, cursor?: string) =>
     call<Page<Unit>>(`jobs/${id(job)}/units${cursor ? `?cursor=${id(cursor)}` : ''}`),
+  audit: (job: string) => call<Audit>(`jobs/${id(job)}/audit?limit=1`),
   submit: (body: unknown, idempotencyKey: string) =>
     call<Job>('jobs', { method: 'POST', body, headers: submitHeaders(idempotencyKey) }),
   cancel: (job: string) => call<Job>(`jobs/${id(job)}/cancel`, { method: 'POST' }),
