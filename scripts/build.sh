@@ -4,7 +4,7 @@
 #   build.sh [--example] [--binary FILE] [--no-cache]
 #
 #   --example       also the image of the example worker in Python (flota-simple-worker)
-#   --binary FILE   put this flota into the images instead of compiling one; it must have been built for the Debian release of
+#   --binary FILE   (or DEPLOY_BINARY) put this flota into the images instead of compiling one; it must have been built for the Debian release of
 #                   RUNTIME_IMAGE, and needs BuildKit (docker buildx, or Docker 20.10 to 22)
 #   --no-cache      build every layer anew
 #
@@ -14,7 +14,7 @@
 # shellcheck source=scripts/swarm-lib.sh
 . "$(dirname "$(readlink -f "$0")")/swarm-lib.sh"
 
-targets=(master worker) binary='' options=()
+targets=(master worker) binary=${DEPLOY_BINARY:-} options=()
 while [ $# -gt 0 ]; do
   case $1 in
   --example) targets+=(simple-worker) ;;

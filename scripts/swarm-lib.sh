@@ -232,9 +232,9 @@ api() {
     ${body[@]+"${body[@]}"} "$url/api/v1$2"
 }
 
-# Ids of the workers that take work, or could.
+# Ids of the workers that take work, or could. Simple workers have no connection to the master.
 connected_workers() {
-  api GET '/workers?limit=500' 2>/dev/null | jq -r '.items[] | select(.status != "offline" and .connected_at != null) | .worker_id'
+  api GET '/workers?limit=500' 2>/dev/null | jq -r '.items[] | select(.status != "offline" and (.connected_at != null or .simple)) | .worker_id'
 }
 missing_workers() { # SERVICE
   comm -23 <(expected_workers "$1" | sort) <(connected_workers | sort)

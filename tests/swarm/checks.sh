@@ -4,6 +4,7 @@
 export REGISTRY=$REGISTRY_AT DEPLOY_MOSQUITTO_IMAGE=$REGISTRY_AT/eclipse-mosquitto:2 FLOTA_RANDOMX_MODE=light
 # Few slots, so that work lasts.
 export FLOTA_WORKER_SLOTS=echo=8,randomx=1,ai=4 DEPLOY_WORKER_MEMORY_RESERVED=512M
+export DEPLOY_BINARY=$WORK/flota DEPLOY_BACKUPS=$WORK/backups
 unset DEPLOY_VERSION DEPLOY_STACK FLOTA_URL FLOTA_TOKEN DEPLOY_WORKERS
 
 # A Debian with what the images need, from Debian's own archive: there may be no registry of images to be had.
@@ -54,7 +55,7 @@ image() { # NAME: built from the Dockerfile on the standard input, and pushed
 
 images() {
   strip -o "$WORK/flota" target/debug/flota
-  DEPLOY_VERSION=one on n1 ./build.sh --binary "$WORK/flota" >"$WORK/build.log" 2>&1 || { cat "$WORK/build.log"; fail "build.sh"; }
+  DEPLOY_VERSION=one on n1 ./build.sh >"$WORK/build.log" 2>&1 || { cat "$WORK/build.log"; fail "build.sh"; }
   [ "$(docker_on n1 image inspect "$REGISTRY_AT/flota-worker:one" --format '{{.Config.User}}')" = 10001:10001 ] || fail "the image runs as root"
 }
 
@@ -73,7 +74,7 @@ watch_as() { # ACCOUNT ARGUMENT…
   shift
   mkdir -p "$WORK/options"
   printf -- '-h %s\n-p 21662\n-u %s\n-P %s\n' "$(node_ip n1)" "$account" "$(on n1 ./deploy.sh --print-secret "mqtt_$account")" >"$WORK/options/mosquitto_sub"
-  XDG_CONFIG_HOME=$WORK/options in_net sw mosquitto_sub -W 40 -i "watch-$account" "$@"
+  XDG_CONFIG_HOME=$WORK/options in_net sw mosquitto_sub -W 90 -i "watch-$account" "$@"
 }
 broker_accounts() {
   local said
@@ -81,6 +82,8 @@ broker_accounts() {
   [[ $said == *'ot authori'* ]] || fail "anonymous was refused for another reason: $said"
   watch_as viewer -t flota/logs -t flota/workers/status -C 40 >"$WORK/heard" &
   local watcher=$!
+  # Workers say every ten seconds what they do.
+  within 60 "a viewer hears a worker" test -s "$WORK/heard"
   submit seen 60 1500
   wait "$watcher" || fail "a viewer hears too little"
   grep -q '"status":"busy"' "$WORK/heard" || fail "a viewer sees no worker's status"
@@ -106,6 +109,33 @@ remote_worker() {
   wait "$pid" || fail "the remote worker did not end in order"
 }
 
+
+# The example service, in an image like the one that `build.sh --example` makes where there is a registry of Python's images.
+python_workers() {
+  local context
+  context=$(mktemp -d "$WORK/context.XXXXXX")
+  cp -r .tools/python/lib/python3.11/site-packages tests/simple_worker proto/proto "$context"
+  cat >"$context/Dockerfile" <<'IMAGE'
+FROM debian:bookworm-slim
+COPY site-packages /usr/lib/python3/dist-packages
+COPY simple_worker /app/tests/simple_worker
+COPY proto /app/proto/proto
+RUN ln -s python3 /usr/bin/python && useradd --uid 10001 flota
+USER 10001
+IMAGE
+  DOCKER_BUILDKIT=1 docker_on n1 build -q -t "$REGISTRY_AT/flota-simple-worker:one" "$context" >/dev/null
+  docker_on n1 push -q "$REGISTRY_AT/flota-simple-worker:one" >/dev/null
+  rm -rf "$context"
+  on n1 ./deploy.sh --example --timeout 180 >/dev/null
+  on n1 ./scale.sh python-worker 2
+  local id answer
+  id=$(on n1 ./scale.sh python-worker 2 | sed -n 's/^ *\(python-.*\)$/\1/p' | head -n 1)
+  jq -nc --arg id "$id" '{kind: "ai.chat", payload: {messages: [{role: "user", content: "quiet"}]}, requires: {worker_id: $id}}' >"$WORK/question.json"
+  answer=$(fleet POST /jobs "$WORK/question.json" | jq -r .id)
+  answer=$(fleet GET "/jobs/$answer?wait_ms=25000" | jq -r .result.text)
+  [ "$answer" = QUIET ] || fail "the worker in Python answers '$answer'"
+  on n1 ./scale.sh python-worker 0 >/dev/null
+}
 
 scaling() {
   submit scaling 500 1300
@@ -200,10 +230,10 @@ cut_off_node() {
 all_registered() { on n1 ./scale.sh worker "$1" >/dev/null || fail "not all workers are registered"; }
 
 rolling_update() {
-  DEPLOY_VERSION=two on n1 ./build.sh --binary "$WORK/flota" >"$WORK/build.log" 2>&1 || { cat "$WORK/build.log"; fail "build.sh"; }
+  DEPLOY_VERSION=two on n1 ./build.sh >"$WORK/build.log" 2>&1 || { cat "$WORK/build.log"; fail "build.sh"; }
   on n1 ./scale.sh worker 3
   submit update 500 1800
-  DEPLOY_BACKUPS=$WORK/backups on n1 ./update.sh two
+  on n1 ./update.sh two
   [ -n "$(ls "$WORK/backups")" ] || fail "update.sh made no backup"
   has update completed 500 && note='the jobs ended before the update did; '
   await_run update 500
@@ -271,6 +301,20 @@ stops() {
   for node in n1 n2 n3; do [ -z "$(docker_on "$node" ps -aq)" ] || fail "containers are left on $node"; done
 }
 
+# What stands in README.md, line for line.
+readme_lines() {
+  local line lines
+  mapfile -t lines < <(sed -n '/^## Deploy it/,/^## /{s/^    \(\.\/.*\)$/\1/p}' README.md)
+  if [ "${lines[0]:-}" != ./build.sh ] || [ "${lines[-1]}" != ./stop.sh ]; then fail "README.md has no lines to deploy with"; fi
+  for line in "${lines[@]}"; do
+    say "$line"
+    # shellcheck disable=SC2086
+    on n1 $line >"$WORK/readme.log" 2>&1 </dev/null || { cat "$WORK/readme.log"; fail "$line"; }
+  done
+  on n1 ./stop.sh --purge
+  note="${#lines[@]} lines"
+}
+
 compose() { # The one that this machine has.
   if on n1 docker compose version >/dev/null 2>&1; then on n1 docker compose "$@"; else on n1 docker-compose "$@"; fi
 }
@@ -308,6 +352,7 @@ run_checks() {
   check "workers run on all nodes" workers_everywhere
   check "broker: no anonymous; a viewer sees logs and status" broker_accounts
   check "deploy.sh --print-join: a worker outside the Swarm" remote_worker
+  check "a service of workers in Python beside ours" python_workers
   check "scale.sh worker 5, then 2, while 500 jobs run" scaling
   check "a worker node loses power" node_dies
   check "the broker's container is killed" broker_dies
@@ -317,6 +362,7 @@ run_checks() {
   check "an update that never gets healthy rolls back" bad_update
   check "backup.sh, stop.sh --purge, deploy.sh, restore.sh" backup_and_restore
   check "stop.sh leaves nothing behind" stops
+  check "the lines of README.md, as they stand there" readme_lines
   check "compose and stack files are accepted" files_are_accepted
   check "docker compose up --build on one machine" compose_up
 }
