@@ -232,7 +232,7 @@ all_registered() { on n1 ./scale.sh worker "$1" >/dev/null || fail "not all work
 rolling_update() {
   DEPLOY_VERSION=two on n1 ./build.sh >"$WORK/build.log" 2>&1 || { cat "$WORK/build.log"; fail "build.sh"; }
   on n1 ./scale.sh worker 3
-  submit update 500 1800
+  submit update 500 3200
   on n1 ./update.sh two
   [ -n "$(ls "$WORK/backups")" ] || fail "update.sh made no backup"
   has update completed 500 && note='the jobs ended before the update did; '
