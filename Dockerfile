@@ -36,6 +36,7 @@ COPY worker/Cargo.toml worker/
 COPY cli/Cargo.toml cli/
 COPY tests/Cargo.toml tests/
 COPY fuzz/Cargo.toml fuzz/
+COPY fuzz/Cargo.toml fuzz/
 COPY fuzz/fuzz_targets fuzz/fuzz_targets
 RUN for crate in */Cargo.toml; do mkdir -p "${crate%/*}/src" && touch "${crate%/*}/src/lib.rs"; done \
     && echo 'fn main() {}' > cli/src/main.rs \

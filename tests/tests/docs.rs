@@ -95,3 +95,22 @@ fn the_readme_begins_with_the_two_commands() {
     let first: Vec<&str> = readme.lines().take(2).map(str::trim_start).collect();
     assert!(first[0].starts_with("make run") && first[1].starts_with("make test"), "{first:?}");
 }
+
+/// The image is built from what Dockerfile names: a manifest that is missing there stops the build.
+#[test]
+fn the_image_knows_every_crate_of_the_workspace() {
+    let workspace = read("Cargo.toml");
+    let members = workspace.lines().find_map(|line| line.strip_prefix("members = [")).expect("no members");
+    let (dockerfile, context) = (read("Dockerfile"), read(".dockerignore"));
+    let named = |text: &str, line: &str| text.lines().any(|candidate| candidate == line);
+    let missing: Vec<&str> = members
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|member| {
+            !named(&dockerfile, &format!("COPY {member}/Cargo.toml {member}/"))
+                || !(named(&context, &format!("!{member}")) || named(&context, &format!("!{member}/Cargo.toml")))
+        })
+        .collect();
+    assert!(members.contains("\"master\"") && missing.is_empty(), "not in Dockerfile or .dockerignore: {missing:?}");
+}
