@@ -96,7 +96,7 @@ pub async fn streamed(script: Script, frames: Vec<String>, tracked: Tracked) -> 
 /// Writes `body` in pieces of at most `size` bytes.
 pub fn cut(status: u16, body: &str, size: Option<usize>, content_type: &'static str, mut tracked: Tracked) -> Response {
     tracked.answered();
-    let pieces = pieces(body, size).map(|bytes| Ok::<_, std::io::Error>(bytes)).collect::<Vec<_>>();
+    let pieces = pieces(body, size).map(Ok::<_, std::io::Error>).collect::<Vec<_>>();
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, content_type)], Body::from_stream(stream::iter(pieces))).into_response()
 }
