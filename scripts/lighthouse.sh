@@ -29,7 +29,7 @@ for _ in $(seq 120); do
 done
 [ -n "$url" ] || die "the fleet did not say where its page is" "$(cat "$directory/log")"
 
-for page in ask jobs jobs/failed jobs/new fleet fleet/mining logs; do
+for page in ask jobs jobs/failed jobs/new fleet fleet/mining fleet/usage logs; do
   CHROME_PATH=${FLOTA_CHROMIUM:-$(command -v chromium)} npx --yes "lighthouse@$VERSION" "$url/#/$page" --quiet \
     --only-categories=accessibility --output=json --output-path="$directory/report.json" \
     --chrome-flags='--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage'

@@ -141,7 +141,7 @@ export function applyResponse(answer: Answer, response: AiResponse, now: number)
   answer.provider = response.provider || answer.provider;
   answer.finish = response.finish ?? 'complete';
   answer.usage = response.usage ?? null;
-  answer.processingMs = response.processingTime ?? null;
+  answer.processingMs = response.jobId ? (response.processingTime ?? null) : null;
   answer.dropped = response.droppedTurns ?? 0;
   answer.position = null;
   answer.endedAt = response.timestamp ?? now;
