@@ -102,14 +102,15 @@ impl<'a> Events<'a> {
 
 /// From bytes to the data of events, as the WHATWG's HTML standard has it (9.2.6), without what we don't use.
 #[derive(Default)]
-struct Decoder {
+pub struct Decoder {
     buffer: Vec<u8>,
     read: usize,
     data: String,
 }
 
 impl Decoder {
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    /// Takes bytes in.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.buffer.drain(..self.read);
         self.read = 0;
         self.buffer.extend_from_slice(bytes);
@@ -120,7 +121,7 @@ impl Decoder {
     }
 
     /// The data of the next whole event.
-    fn next(&mut self) -> Option<String> {
+    pub fn next(&mut self) -> Option<String> {
         while let Some(length) = self.buffer[self.read..].iter().position(|byte| *byte == b'\n') {
             let line = &self.buffer[self.read..self.read + length];
             let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));

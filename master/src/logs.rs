@@ -12,9 +12,11 @@ use flota_proto::mqtt::LogLine;
 use flota_proto::{JobId, Timestamp, UnitId, WorkerId};
 use tokio::sync::{broadcast, mpsc};
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
 
 /// What the master calls itself in [`LogLine::source`].
 pub const SOURCE: &str = "master";
@@ -178,15 +180,37 @@ pub struct HubLayer {
     hub: LogHub,
 }
 
-impl<S: Subscriber> Layer<S> for HubLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+/// The ids among the fields of a span.
+#[derive(Default)]
+struct SpanIds {
+    job_id: Option<JobId>,
+    worker_id: Option<WorkerId>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for HubLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id).filter(|_| fields.job_id.is_some() || fields.worker_id.is_some()) {
+            span.extensions_mut().replace(SpanIds { job_id: fields.job_id, worker_id: fields.worker_id });
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
         if *metadata.level() > Level::INFO || !ours(metadata) {
             return;
         }
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let Fields { message, others, job_id, worker_id } = fields;
+        let Fields { message, others, mut job_id, mut worker_id } = fields;
+        // What an event does not say itself, the spans that it happened in do, the innermost first.
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(ids) = span.extensions().get::<SpanIds>() {
+                job_id = job_id.or(ids.job_id);
+                worker_id = worker_id.or_else(|| ids.worker_id.clone());
+            }
+        }
         self.hub.say(LogLine {
             timestamp: clock::now(),
             source: SOURCE.to_owned(),
@@ -285,6 +309,23 @@ mod tests {
         let mut outgoing = hub.outgoing().expect("not taken yet");
         assert_eq!(outgoing.try_recv().expect("published").message, line.message);
         assert!(outgoing.try_recv().is_err());
+    }
+
+    #[test]
+    fn an_event_has_the_ids_of_the_spans_that_it_happens_in() {
+        let hub = LogHub::new();
+        let (job, other) = (JobId::generate(), JobId::generate());
+        logging(&hub, || {
+            let _worker = tracing::info_span!("stream", worker_id = "w1").entered();
+            let _unit = tracing::info_span!("attempt", unit_id = %UnitId { job, index: 3 }).entered();
+            tracing::info!("in both");
+            tracing::info!(job_id = %other, "of another job");
+        });
+        let lines = hub.recent();
+        let ids: Vec<_> = lines.iter().map(|line| (line.job_id, line.worker_id.clone())).collect();
+        let worker: WorkerId = "w1".parse().expect("valid");
+        assert_eq!(ids, [(Some(job), Some(worker.clone())), (Some(other), Some(worker))]);
+        assert_eq!(lines[0].message, "in both");
     }
 
     #[test]

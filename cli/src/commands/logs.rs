@@ -1,21 +1,27 @@
-//! `flota logs`: what master and workers log, as MQTT carries it.
+//! `flota logs`: what master and workers log, as MQTT carries it; through the master where only that is named.
 
 use flota_common::clock;
 use flota_common::config::{Broker, Settings};
 use flota_common::mqtt::{self, Client, Event, Subscription};
 use flota_proto::mqtt::LogLine;
 use flota_proto::topics::Topics;
+use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Api;
 use crate::args::Logs;
 use crate::failure::Failure;
 use crate::output::{Hue, Out};
+use crate::sse::Decoder;
 
 /// From the most important on.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 pub async fn run(settings: &Settings, out: &Out, args: &Logs) -> Result<(), Failure> {
-    let listened = follow(settings, out, args);
+    // Somebody who names a fleet and no broker may not reach one.
+    let by_master = settings.url.is_some() && settings.mqtt_url.is_none();
+    let listened =
+        async { if by_master { read(settings, out, args).await } else { follow(settings, out, args).await } };
     tokio::select! {
         result = listened => result,
         _ = tokio::signal::ctrl_c() => Ok(()),
@@ -53,6 +59,35 @@ async fn follow(settings: &Settings, out: &Out, args: &Logs) -> Result<(), Failu
     }
     client.shutdown(Vec::new()).await;
     Ok(())
+}
+
+/// Reads the log from the master: its last lines, then what follows.
+async fn read(settings: &Settings, out: &Out, args: &Logs) -> Result<(), Failure> {
+    let api = Api::new(settings)?;
+    let response = api.send(api.events_request("/logs", None)).await?;
+    let mut bytes = response.bytes_stream();
+    let mut decoder = Decoder::default();
+    let ends = (!args.follow).then(|| clock::instant() + args.span);
+    loop {
+        while let Some(line) = decoder.next() {
+            print(out, args, line.as_bytes())?;
+        }
+        let next = match ends {
+            Some(end) => {
+                let left = end.saturating_duration_since(clock::instant());
+                match tokio::time::timeout(left, bytes.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return Ok(()),
+                }
+            }
+            None => bytes.next().await,
+        };
+        match next {
+            Some(Ok(piece)) => decoder.feed(&piece)?,
+            Some(Err(error)) => return Err(api.unreachable(&error)),
+            None => return Err(Failure::Unreachable("the master has ended the log".into())),
+        }
+    }
 }
 
 fn config(settings: &Settings) -> Result<mqtt::Config, Failure> {

@@ -10,6 +10,7 @@ mod guard;
 mod health;
 mod history;
 mod jobs;
+mod logs;
 pub mod metrics;
 mod openapi;
 mod page;

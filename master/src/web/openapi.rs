@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{App, batch, conversations, events, fleet, history, jobs, sources, submit, usage};
+use super::{App, batch, conversations, events, fleet, history, jobs, logs, sources, submit, usage};
 
 const SCHEME: &str = "token";
 
@@ -51,6 +51,7 @@ pub fn routes(version: &str) -> (axum::Router<std::sync::Arc<App>>, OpenApi) {
         .routes(routes!(history::history))
         .routes(routes!(usage::usage))
         .routes(routes!(usage::models))
+        .routes(routes!(logs::logs))
         .routes(routes!(conversations::create, conversations::list))
         .routes(routes!(conversations::get, conversations::rename, conversations::delete))
         .routes(routes!(conversations::messages, conversations::truncate))

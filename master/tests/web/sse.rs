@@ -110,3 +110,22 @@ async fn more_streams_than_there_is_room_for_are_told_when_to_come_again() {
     };
     tokio::time::timeout(crate::server::DEADLINE, again).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_log_is_told_from_its_last_lines_on() {
+    let server = Server::start().await;
+    server.logs.receive(crate::server::line("an old line"));
+    let mut response = server.get("/api/v1/logs").send().await.unwrap();
+    server.logs.receive(crate::server::line("a new line"));
+    let mut text = String::new();
+    let told = async {
+        while !text.contains("a new line") {
+            text += &String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap());
+        }
+    };
+    tokio::time::timeout(crate::server::DEADLINE, told).await.unwrap();
+    assert!(text.find("an old line") < text.find("a new line"), "{text}");
+    let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let line: Value = serde_json::from_str(data).unwrap();
+    assert_eq!((&line["source"], &line["worker_id"]), (&json!("w-1"), &json!("w-1")));
+}
