@@ -3,7 +3,7 @@
 //! disk is full for a while; the clock jumps. Once the faults stop, every accepted job ends, with a result that is right and
 //! counted once. Some seeds run over the real store beside the one in memory. A seed that fails is made as small as it can be.
 //!
-//! `FLOTA_SIM_SEED=n` runs one seed, `FLOTA_SIM_SEEDS=n` so many (200 without it).
+//! `FLOTA_SIM_SEED=n` runs one seed, `FLOTA_SIM_SEEDS=n` so many (200 without it), from `FLOTA_SIM_FIRST` on.
 
 mod disk;
 mod fleet;
@@ -27,7 +27,8 @@ fn every_accepted_job_ends_once_whatever_dies() {
     if let Some(seed) = number("FLOTA_SIM_SEED") {
         return trouble::run(seed, Limits::default());
     }
-    for seed in 0..number("FLOTA_SIM_SEEDS").unwrap_or(200) {
+    let first = number("FLOTA_SIM_FIRST").unwrap_or(0);
+    for seed in first..first + number("FLOTA_SIM_SEEDS").unwrap_or(200) {
         trouble::run(seed, Limits::default());
     }
 }
