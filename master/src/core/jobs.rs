@@ -326,7 +326,7 @@ impl Core {
             self.queue.remove(shape, priority, &owner, entry);
         }
         self.owner_has_less(&owner);
-        let Some(job) = self.jobs.get(&seq) else { return None };
+        let job = self.jobs.get(&seq)?;
         let open: Vec<u32> = job
             .units
             .iter()
