@@ -18,11 +18,6 @@ case ${1:-} in
 *) die "no option '$1' (--help tells more)" ;;
 esac
 
-scripts/setup.sh build page test swarm
-use_tools
-# The Docker that the Debian package brought, whatever else is on the path.
-PATH=/usr/bin:/usr/sbin:$PATH
-
 skip() {
   printf '%s\n' "${RED}SKIPPED: the Swarm tests can't run on this machine: $1${PLAIN}"
   exit 0
@@ -39,6 +34,11 @@ try_overlay() {
   return $result
 }
 try_overlay || skip "it has no overlay file system"
+scripts/setup.sh build page test swarm
+use_tools
+# The Docker that the Debian package brought, whatever else is on the path.
+PATH=/usr/bin:/usr/sbin:$PATH
+
 unshare --net sh -c 'ip link add br0 type bridge && ip link add v0 type veth peer name v1 && ip link add x0 type vxlan id 1 dstport 4789' 2>/dev/null ||
   skip "its kernel lacks bridge, veth or vxlan"
 unshare --net iptables -t nat -L >/dev/null 2>&1 || skip "iptables does not work"
