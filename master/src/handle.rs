@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use flota_common::mqtt::PublishError;
-use flota_proto::kinds::FieldError;
+use flota_proto::kinds::{FieldError, Found};
 use flota_proto::mqtt::{self, Load};
 use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId, rest, simple, v1};
 use secrecy::SecretString;
@@ -132,6 +132,8 @@ pub struct Report {
     pub heartbeat: Option<Heartbeat>,
     /// `(unit, attempt, fraction, note)`
     pub progress: Vec<(UnitId, u64, f64, String)>,
+    /// `(unit, attempt, winning nonces)`
+    pub found: Vec<(UnitId, u64, Vec<Found>)>,
     /// `(unit, attempt, text)`
     pub deltas: Vec<(UnitId, u64, String)>,
     /// Outputs.

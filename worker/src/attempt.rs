@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flota_common::clock;
-use flota_proto::kinds::Payload;
+use flota_proto::kinds::{Found, Payload};
 use flota_proto::mqtt::Task;
 use flota_proto::{Kind, v1};
 use secrecy::SecretString;
@@ -179,6 +179,10 @@ impl Observer for Observed {
         if !text.is_empty() {
             self.runner.show(|table| table.delta(self.key, text));
         }
+    }
+
+    fn found(&self, found: Vec<Found>) {
+        self.runner.show(|table| table.found(self.key, found));
     }
 
     fn alive(&self) {

@@ -1,6 +1,7 @@
 //! From a worker's messages to a [`Report`] with parsed ids and bounded texts. What is malformed is left out and counted:
 //! one bad item is no reason to lose the others.
 
+use flota_proto::kinds::Found;
 use flota_proto::mqtt::Load;
 use flota_proto::{UnitId, rest, v1};
 
@@ -112,8 +113,14 @@ impl Collector {
     }
 
     fn progress(&mut self, progress: v1::Progress) {
-        let v1::Progress { unit_id, attempt, fraction, note, .. } = progress;
+        let v1::Progress { unit_id, attempt, fraction, note, checkpoint } = progress;
         let (fraction, note) = (share(fraction), cut(note, TEXT_BYTES_MAX));
+        if let Some(checkpoint) = checkpoint {
+            match serde_json::from_slice::<Vec<Found>>(&checkpoint) {
+                Ok(found) => self.with(&unit_id, |report, unit| report.found.push((unit, attempt, found))),
+                Err(_) => self.skip("checkpoint"),
+            }
+        }
         self.with(&unit_id, |report, unit| report.progress.push((unit, attempt, fraction, note)));
     }
 

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flota_proto::kinds::Found;
 use flota_proto::mqtt::{Register, WorkerStatus};
 use flota_proto::rest::{JobError, JobState};
 use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
@@ -197,6 +198,8 @@ pub enum Effect {
 pub enum Mined {
     /// Its output counted.
     Output(WorkerId, Bytes),
+    /// Winning nonces of a unit that goes on, by its worker's word.
+    Found(WorkerId, Vec<Found>),
     /// An attempt computed about so many hashes in vain.
     Wasted(u64),
 }

@@ -2,13 +2,14 @@
 //! attempt of the worker that has it counts.
 
 use bytes::Bytes;
+use flota_proto::kinds::Found;
 use flota_proto::rest::{AttemptOutcome, JobError};
 use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::fleet::{Owed, WorkerIdx};
 use super::job::{Phase, UnitState, What};
 use super::units::Loss;
-use super::{Core, Effect, Moment};
+use super::{Core, Effect, Mined, Moment};
 use crate::handle::{Heartbeat, Refused, Report, StreamId, UnitFailure, UnitResult};
 
 /// A question that a simple worker was asked.
@@ -41,6 +42,9 @@ impl Core {
         }
         for (unit, attempt, fraction, note) in report.progress {
             self.progress(at, idx, unit, attempt, fraction, &note, out);
+        }
+        for (unit, attempt, found) in report.found {
+            self.found(idx, unit, attempt, found, out);
         }
         for (unit, attempt, text) in report.deltas {
             self.delta(at, idx, unit, attempt, text, out);
@@ -135,6 +139,16 @@ impl Core {
             found.fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { found.fraction };
         }
         self.tell_progress(at, seq, attempt, note, out);
+    }
+
+    /// What a unit of a source's job has found is worth something now, and perhaps nothing when the unit ends.
+    fn found(&self, idx: WorkerIdx, unit: UnitId, attempt: u64, mut found: Vec<Found>, out: &mut Vec<Effect>) {
+        let Some(job) = self.current(idx, unit, attempt).and_then(|seq| self.jobs.get(&seq)) else { return };
+        let (Some(part), Some(worker)) = (job.unit(unit.index), self.fleet.get(idx)) else { return };
+        found.retain(|found| (part.from..part.to).contains(&found.nonce));
+        if job.spec.of_source() && !found.is_empty() {
+            out.push(Effect::Mined(job.spec.id, Mined::Found(worker.id.clone(), found)));
+        }
     }
 
     fn delta(&mut self, at: Moment, idx: WorkerIdx, unit: UnitId, attempt: u64, text: String, out: &mut Vec<Effect>) {

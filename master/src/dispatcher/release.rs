@@ -66,6 +66,7 @@ impl Dispatcher {
                     job,
                     match mined {
                         Mined::Output(worker, output) => News::Output { worker, output },
+                        Mined::Found(worker, found) => News::Found { worker, found },
                         Mined::Wasted(hashes) => News::Wasted(hashes),
                     },
                 ),

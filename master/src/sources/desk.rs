@@ -1,7 +1,7 @@
 //! Where a source and the fleet meet: the source lays down its newest work, which becomes a job; what the job gives
 //! comes back. Laying down new work takes the old off the workers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +147,8 @@ pub struct Desk<W> {
     news: mpsc::Receiver<(JobId, News)>,
     current: Option<JobId>,
     works: VecDeque<(JobId, Arc<W>)>,
+    /// Finds that were told.
+    told: BTreeSet<(JobId, u64)>,
     finds: mpsc::Sender<GuestFind>,
     guests: mpsc::Receiver<GuestFind>,
 }
@@ -156,7 +158,18 @@ impl<W> Desk<W> {
     pub fn new(account: Account, handle: Handle, listeners: Arc<Listeners>) -> Self {
         let (sender, news) = mpsc::channel(NEWS_MAX);
         let (finds, guests) = mpsc::channel(FINDS_MAX);
-        Self { account, handle, listeners, sender, news, current: None, works: VecDeque::new(), finds, guests }
+        Self {
+            account,
+            handle,
+            listeners,
+            sender,
+            news,
+            current: None,
+            works: VecDeque::new(),
+            told: BTreeSet::new(),
+            finds,
+            guests,
+        }
     }
 
     /// Whether the fleet has work.
@@ -185,6 +198,8 @@ impl<W> Desk<W> {
         }
         self.works.push_front((id, known));
         self.works.truncate(REMEMBERED);
+        let works = &self.works;
+        self.told.retain(|(job, _)| works.iter().any(|(id, _)| id == job));
         self.account.status.works_on(Some(shown(work, id)));
         debug!("source {}: job {id} is its newest work", self.account.id);
         let (account, finds) = (self.account.clone(), self.finds.clone());
@@ -223,6 +238,12 @@ impl<W> Desk<W> {
                 }
             };
             match news {
+                News::Found { worker, found } => {
+                    let finds = self.hits(job, &worker, found);
+                    if !finds.is_empty() {
+                        return Told::Finds(finds);
+                    }
+                }
                 News::Wasted(hashes) => self.account.status.wasted(hashes),
                 News::Output { worker, output } => {
                     let finds = self.finds(job, &worker, &output);
@@ -241,13 +262,15 @@ impl<W> Desk<W> {
         }
     }
 
-    fn finds(&self, job: JobId, worker: &WorkerId, output: &[u8]) -> Vec<Hit<W>> {
+    fn finds(&mut self, job: JobId, worker: &WorkerId, output: &[u8]) -> Vec<Hit<W>> {
         let Ok(result) = serde_json::from_slice::<SearchResult>(output) else { return Vec::new() };
         self.account.status.hashed(result.hashes_computed);
         self.hits(job, worker, result.found)
     }
 
-    fn hits(&self, job: JobId, worker: &WorkerId, found: Vec<Found>) -> Vec<Hit<W>> {
+    /// Those of `found` that are new: a unit tells them at once, and again at its end.
+    fn hits(&mut self, job: JobId, worker: &WorkerId, mut found: Vec<Found>) -> Vec<Hit<W>> {
+        found.retain(|found| self.told.insert((job, found.nonce)));
         let Some((_, work)) = self.works.iter().find(|(id, _)| *id == job) else { return Vec::new() };
         let current = self.works.front().is_some_and(|(id, _)| *id == job);
         let find = |found| {

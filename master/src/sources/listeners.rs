@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use flota_proto::kinds::Found;
 use flota_proto::rest::JobState;
 use flota_proto::{JobId, WorkerId};
 use tokio::sync::mpsc;
@@ -23,6 +24,13 @@ pub enum News {
         worker: WorkerId,
         /// A [`flota_proto::kinds::SearchResult`], JSON.
         output: Bytes,
+    },
+    /// A unit that goes on found something.
+    Found {
+        /// Who computes it.
+        worker: WorkerId,
+        /// What.
+        found: Vec<Found>,
     },
     /// Hashes computed by an attempt that came to nothing, about.
     Wasted(u64),

@@ -7,6 +7,7 @@ mod bounds;
 #[path = "../simulation/disk.rs"]
 mod disk;
 mod fleet;
+mod mined;
 mod restart;
 mod retries;
 mod workers;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use flota_proto::kinds::Payload;
+use flota_proto::kinds::{Found, Payload};
 use flota_proto::mqtt::RandomxState;
 use flota_proto::{Kind, UnitId};
 use flota_randomx::Dataset;
@@ -41,6 +41,8 @@ pub trait Observer: Send + Sync {
     fn progress(&self, fraction: f64, note: &str);
     /// The next piece of an answer's text.
     fn delta(&self, text: &str);
+    /// Winning nonces of a search, at once; the result names them again.
+    fn found(&self, _found: Vec<Found>) {}
     /// The attempt is alive although there is nothing to show (waiting for a provider).
     fn alive(&self);
 }

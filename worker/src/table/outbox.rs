@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use flota_proto::kinds::Found;
 use flota_proto::{GRPC_MESSAGE_BYTES_MAX, UnitId, v1};
 
 use super::{Held, Key, Phase, Report, Table};
@@ -19,6 +20,10 @@ const MESSAGE_BYTES_MAX: usize = GRPC_MESSAGE_BYTES_MAX - 16 * 1024;
 pub(crate) const RESULT_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
 /// An id, a number and their tags.
 const ATTEMPT_BYTES: usize = 64;
+/// Winning nonces told before the result.
+const FOUND_MAX: usize = 256;
+/// One of them as JSON.
+const FOUND_BYTES: usize = 128;
 const DONE_WAITING_MAX: usize = 256;
 
 /// What an executor shows while it works, until it is due.
@@ -26,6 +31,8 @@ pub(super) struct Live {
     listed: bool,
     progress: Option<(f64, String)>,
     progress_from: Instant,
+    /// Winning nonces that were not told yet.
+    found: Vec<Found>,
     text: String,
     text_from: Instant,
     seq: u64,
@@ -33,7 +40,15 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(now: Instant) -> Self {
-        Self { listed: false, progress: None, progress_from: now, text: String::new(), text_from: now, seq: 0 }
+        Self {
+            listed: false,
+            progress: None,
+            progress_from: now,
+            found: Vec::new(),
+            text: String::new(),
+            text_from: now,
+            seq: 0,
+        }
     }
 
     fn take_delta(&mut self, (unit, attempt): Key) -> Option<v1::Delta> {
@@ -148,6 +163,15 @@ impl Table {
     pub(crate) fn progress(&mut self, key: Key, fraction: f64, note: String) {
         if let Some(live) = self.live(key) {
             live.progress = Some((fraction, note));
+        }
+    }
+
+    /// Goes out with the next progress.
+    pub(crate) fn found(&mut self, key: Key, found: Vec<Found>) {
+        if let Some(live) = self.live(key) {
+            // More than these are told by the result.
+            let room = FOUND_MAX.saturating_sub(live.found.len());
+            live.found.extend(found.into_iter().take(room));
         }
     }
 
@@ -297,11 +321,14 @@ fn take_progress(
     now: Instant,
 ) {
     let size = live.progress.as_ref().map_or(0, |(_, note)| note.len() + ATTEMPT_BYTES);
+    let size = size + live.found.len() * FOUND_BYTES;
     if live.progress_from <= now
         && reserve(room, size)
         && let Some((fraction, note)) = live.progress.take()
     {
-        message.progress.push(v1::Progress { unit_id: unit.to_string(), attempt, fraction, note, checkpoint: None });
+        let found = std::mem::take(&mut live.found);
+        let checkpoint = if found.is_empty() { None } else { serde_json::to_vec(&found).ok().map(Into::into) };
+        message.progress.push(v1::Progress { unit_id: unit.to_string(), attempt, fraction, note, checkpoint });
         live.progress_from = now + PROGRESS_INTERVAL;
     }
 }

@@ -226,6 +226,23 @@ fn a_heartbeat_lists_what_waits_and_what_is_alive() {
 }
 
 #[test]
+fn winning_nonces_go_out_with_the_next_progress_and_only_once() {
+    let (mut table, now, key) = (table(), now(), (unit(), 1));
+    table.open(1);
+    run(&mut table, key, now);
+    let found = |nonce| flota_proto::kinds::Found { nonce, hash: flota_proto::HexBytes(vec![7; 32]) };
+    table.found(key, vec![found(1)]);
+    table.found(key, vec![found(2)]);
+    table.progress(key, 0.5, String::new());
+    let checkpoint = message(&mut table, now).progress[0].checkpoint.clone().unwrap_or_default();
+    let told: Vec<flota_proto::kinds::Found> = serde_json::from_slice(&checkpoint).unwrap();
+    assert_eq!(told, [found(1), found(2)]);
+    table.progress(key, 0.6, String::new());
+    let later = now + Duration::from_secs(1);
+    assert_eq!(message(&mut table, later).progress[0].checkpoint, None);
+}
+
+#[test]
 fn progress_goes_out_at_most_four_times_a_second_and_the_last_one_is_not_lost() {
     let (mut table, now, key) = (table(), now(), (unit(), 1));
     table.open(1);

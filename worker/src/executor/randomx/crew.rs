@@ -110,6 +110,12 @@ impl Crew {
         self.hashed.load(Ordering::Relaxed)
     }
 
+    /// What was kept behind the first `known`, in the order of its coming.
+    pub fn kept_after(&self, known: usize) -> Vec<(u64, [u8; HASH_BYTES])> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(known..).unwrap_or_default().to_vec()
+    }
+
     /// Hashes what is left of `work` on up to `threads` threads until `leave` says so, and returns when all have ended.
     ///
     /// # Errors

@@ -26,6 +26,14 @@ impl Job {
         }
     }
 
+    /// The first nonce of a search for all.
+    pub fn finds_from(&self) -> Option<u64> {
+        match self {
+            Self::Search(payload) if payload.find == Find::All => Some(payload.nonce_start),
+            Self::Search(_) | Self::Hash(_) => None,
+        }
+    }
+
     /// The RandomX key.
     pub fn key(&self) -> &[u8] {
         match self {
@@ -61,15 +69,16 @@ fn search_result(payload: &SearchPayload, computed: Computed) -> SearchResult {
         Find::First => 1,
         Find::All => usize::MAX,
     };
-    let found = |(index, hash): (u64, [u8; HASH_BYTES])| Found {
-        nonce: payload.nonce_start + index,
-        hash: HexBytes(hash.to_vec()),
-    };
     SearchResult {
-        found: computed.kept.into_iter().take(wanted).map(found).collect(),
+        found: computed.kept.into_iter().take(wanted).map(|hit| found(payload.nonce_start, hit)).collect(),
         hashes_computed: computed.hashed,
         covered: covered(payload.nonce_start, computed.hashed),
     }
+}
+
+/// A winning nonce of a search that begins at `start`.
+pub fn found(start: u64, (index, hash): (u64, [u8; HASH_BYTES])) -> Found {
+    Found { nonce: start + index, hash: HexBytes(hash.to_vec()) }
 }
 
 fn covered(start: u64, hashed: u64) -> Vec<[u64; 2]> {

@@ -109,6 +109,7 @@ impl RandomxExecutor {
         let (sender, done) = oneshot::channel();
         let shared = Arc::new(Shared {
             count: job.count(),
+            finds_from: job.finds_from(),
             warm: AtomicBool::new(self.engine.is_warm(job.key())),
             crew: Crew::new(stop, self.engine.rates.clone()),
         });
@@ -120,7 +121,14 @@ impl RandomxExecutor {
         Ok(Running { shared, done })
     }
 
-    fn report(&self, shared: &Shared, reported: &mut u64, context: &Context) {
+    fn report(&self, shared: &Shared, reported: &mut u64, told: &mut usize, context: &Context) {
+        if let Some(start) = shared.finds_from {
+            let news = shared.crew.kept_after(*told);
+            *told += news.len();
+            if !news.is_empty() {
+                context.observer.found(news.into_iter().map(|hit| job::found(start, hit)).collect());
+            }
+        }
         let hashed = shared.crew.hashed();
         // Without a new hash nothing is said: a unit that hangs loses its lease.
         if hashed > *reported {
@@ -133,7 +141,7 @@ impl RandomxExecutor {
         let shared = running.shared.clone();
         let begun = clock::instant();
         let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        let mut reported = 0;
+        let (mut reported, mut told) = (0, 0);
         if !shared.warm.load(Ordering::SeqCst) {
             context.observer.progress(0.0, "preparing the RandomX cache of this key");
         }
@@ -145,7 +153,7 @@ impl RandomxExecutor {
                 _ = ticks.tick() => {}
             }
             if shared.warm.load(Ordering::SeqCst) {
-                self.report(&shared, &mut reported, context);
+                self.report(&shared, &mut reported, &mut told, context);
             } else if begun.elapsed() < INIT_MAX {
                 context.observer.alive();
             }
@@ -161,6 +169,8 @@ impl RandomxExecutor {
 /// What the thread of a unit and its watcher share.
 struct Shared {
     count: u64,
+    /// Of a search: its first nonce. What is kept is told at once.
+    finds_from: Option<u64>,
     warm: AtomicBool,
     crew: Crew,
 }
