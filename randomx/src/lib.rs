@@ -1,6 +1,6 @@
 //! RandomX (v1, `rx/0`): [`Cache`], [`Dataset`] and [`Vm`] over the library that `randomx-rs` builds and links.
 //!
-//! A key expands into a [`Cache`] of 256 MiB, from which a VM hashes slowly ([`Vm::light`]), or, at ten times the speed,
+//! A key expands into a [`Cache`] of 256 MiB, from which a VM hashes slowly ([`Vm::light`]), or, at about six times the speed,
 //! from a [`Dataset`] of 2080 MiB that is computed from the cache ([`Vm::fast`]). This crate is the only one of the project with
 //! `unsafe`; what it offers is safe, and every failure is an [`Error`].
 
