@@ -389,7 +389,6 @@ export const en = {
   },
   audit: {
     title: 'Audit: was everything computed once?',
-    oneUnit: 'This job is one unit: it was computed as a whole or not at all.',
     verdicts: {
       exact: 'Everything was computed exactly once.',
       open: 'What was computed so far was computed once; the rest is still to come.',

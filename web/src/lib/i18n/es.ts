@@ -389,7 +389,6 @@ export const es: Texts = {
   },
   audit: {
     title: 'Auditoría: ¿se calculó todo una sola vez?',
-    oneUnit: 'Este trabajo es una sola unidad: se calculó entero o nada.',
     verdicts: {
       exact: 'Todo se calculó exactamente una vez.',
       open: 'Lo calculado hasta ahora se calculó una vez; el resto está por venir.',
