@@ -30,7 +30,7 @@ fn answer(number: usize, finish: &str) -> Script {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     Script {
         cut: [Some(1), Some(7), Some(4096), None][number % 4],
-        lf: number % 2 == 0,
+        lf: number.is_multiple_of(2),
         ..Script::text(&texts, finish)
     }
 }

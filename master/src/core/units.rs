@@ -203,6 +203,8 @@ impl Core {
         let max_attempts = job.spec.max_attempts;
         let Some(unit) = job.unit_mut(index) else { return };
         unit.failures += u32::from(counts);
+        // What did not get to anybody is not charged again.
+        unit.granted |= !counts;
         unit.dirty = true;
         let (failures, attempt) = (unit.failures, unit.attempt);
         let retry = job.spec.retry.clone();

@@ -99,7 +99,7 @@ fn view(row: ConversationRow, secret: Option<String>) -> Conversation {
 }
 
 fn message(row: MessageRow) -> ConversationMessage {
-    let question = row.index % 2 == 0;
+    let question = row.index.is_multiple_of(2);
     ConversationMessage {
         index: row.index,
         role: if question { Role::User } else { Role::Assistant },
@@ -204,7 +204,7 @@ impl Dispatcher {
     }
 
     fn truncate(&mut self, at: Moment, row: ConversationRow, from: u32) -> Result<Conversation, Refused> {
-        if from % 2 != 0 {
+        if !from.is_multiple_of(2) {
             return Err(FieldError::new("from", "is the index of a question: an even number").into());
         }
         let head = self.conversations.heads.entry(row.id).or_default();

@@ -190,7 +190,7 @@ pub async fn truncate(
 ) -> Result<Json<Conversation>, Failure> {
     let from = params.number("from", 0..=u64::from(u32::MAX))?;
     params.finish()?;
-    let from = from.and_then(|from| u32::try_from(from).ok()).filter(|from| from % 2 == 0);
+    let from = from.and_then(|from| u32::try_from(from).ok()).filter(|from| from.is_multiple_of(2));
     let from = from.ok_or_else(|| bad_parameter("from", "must be the index of a question, an even number"))?;
     Ok(Json(app.handle.conversation_truncate(access, from).await?))
 }

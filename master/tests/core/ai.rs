@@ -61,6 +61,19 @@ fn a_question_over_the_limit_waits_for_its_turn_and_has_it_then() {
 }
 
 #[test]
+fn a_question_that_no_worker_accepted_is_not_charged_twice() {
+    let mut fleet = Fleet::new();
+    fleet.core.meter(limited(1), 0, Vec::new());
+    fleet.worker_as(wide("deaf"));
+    let job = question();
+    let id = job.id;
+    fleet.submit(job);
+    fleet.worker_as(wide("w2"));
+    let effects = fleet.after(5_000);
+    assert_eq!((tasks(&effects)[0].unit.job, tasks(&effects)[0].attempt), (id, 2));
+}
+
+#[test]
 fn a_budget_that_does_not_hold_a_question_ends_it_before_it_is_sent() {
     let mut fleet = Fleet::new();
     let budget = Budget { tokens: Some(250), micros: None };
