@@ -1,4 +1,5 @@
 //! Questions that are none: refused with the field that is wrong, over REST and over a socket, and never with a key in the answer.
+#![allow(clippy::unwrap_used)]
 
 use flota_tests::Node;
 use flota_tests::socket::Socket;

@@ -1,4 +1,5 @@
 //! Conversations: what was said is sent along, kept, and opened by its owner or by its secret.
+#![allow(clippy::unwrap_used)]
 
 use flota_tests::fake_gemini::{End, FakeGemini, Script, Trouble};
 use flota_tests::{Node, Rest, node::workers_ready, until};

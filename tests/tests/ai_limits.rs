@@ -1,4 +1,5 @@
 //! Limits, budgets, the ledger, the cache and the models of a fleet.
+#![allow(clippy::unwrap_used)]
 
 use flota_tests::fake_gemini::{FakeGemini, Options, Script, Trouble};
 use flota_tests::node::{flota, workers_ready};

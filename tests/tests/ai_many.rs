@@ -1,4 +1,5 @@
 //! Five hundred questions at once from a hundred clients on four workers, a tenth of which fail in every way there is.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 
