@@ -270,6 +270,11 @@ pub enum JobsCommand {
         #[arg(required = true)]
         ids: Vec<JobId>,
     },
+    /// Say whether every nonce or input of a job was computed exactly once, and by whom
+    Audit {
+        /// The job
+        id: JobId,
+    },
     /// Start failed or cancelled jobs again: those named, or all that fit a filter
     #[command(after_help = "Count first: flota jobs retry --state failed --kind ai.chat --dry-run")]
     Retry(JobsRetry),

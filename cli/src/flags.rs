@@ -68,7 +68,7 @@ fn argument(key: &'static Key) -> Arg {
         Shape::List => "LIST".to_owned(),
         Shape::One if key.name.ends_with("_listen") => "ADDRESS".to_owned(),
         Shape::One if key.name == "grpc_advertise" => "HOST:PORT".to_owned(),
-        Shape::One if key.name == "simple_workers" => "WHICH".to_owned(),
+        Shape::One if key.name == "simple_workers" || key.name == "verify" => "WHICH".to_owned(),
         Shape::One if key.name == "log" => "FILTER".to_owned(),
         Shape::One if key.name == "randomx_threads" => "NUMBER".to_owned(),
         Shape::One => key.name.rsplit('_').next().unwrap_or(key.name).to_uppercase(),

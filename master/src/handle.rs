@@ -237,6 +237,12 @@ pub enum Command {
         cursor: Option<String>,
         reply: Reply<rest::Page<rest::Unit>>,
     },
+    Audit {
+        id: JobId,
+        limit: usize,
+        from: u32,
+        reply: Reply<rest::Audit>,
+    },
     Cancel {
         principal: Principal,
         id: JobId,
@@ -294,6 +300,12 @@ pub enum Command {
         stream: StreamId,
         report: Report,
     },
+    /// The check of a result has ended.
+    Checked {
+        unit: UnitId,
+        attempt: u64,
+        verdict: crate::core::Verdict,
+    },
     SimpleResult {
         result: simple::TaskResult,
         reply: Reply<String>,
@@ -336,6 +348,7 @@ impl Command {
             | Self::Retry { reply, .. }
             | Self::SetPriority { reply, .. } => drop(reply.send(Err(refused))),
             Self::Jobs { reply, .. } | Self::Overlay { reply, .. } => drop(reply.send(Err(refused))),
+            Self::Audit { reply, .. } => drop(reply.send(Err(refused))),
             Self::Units { reply, .. } => drop(reply.send(Err(refused))),
             Self::Subscribe { reply, .. } => drop(reply.send(Err(refused))),
             Self::Workers { reply } => drop(reply.send(Err(refused))),
@@ -351,7 +364,9 @@ impl Command {
             Self::Usage { reply, .. } => drop(reply.send(Err(refused))),
             Self::Models { reply } => drop(reply.send(Err(refused))),
             Self::Stop { reply } => drop(reply.send(Err(refused))),
-            Self::Registered(_)
+            // What was not counted is repeated by its worker.
+            Self::Checked { .. }
+            | Self::Registered(_)
             | Self::Status(_)
             | Self::BrokerUp
             | Self::Prepare { .. }
@@ -443,6 +458,10 @@ impl Handle {
     call!(
         /// A page of a job's units, by index.
         units(id: JobId, limit: usize, cursor: Option<String>) -> rest::Page<rest::Unit>, Units
+    );
+    call!(
+        /// Whether everything of a job was computed exactly once; with its completed units from index `from` on.
+        audit(id: JobId, limit: usize, from: u32) -> rest::Audit, Audit
     );
     call!(
         /// Cancels a job that has not ended.

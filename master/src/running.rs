@@ -15,7 +15,7 @@ use tracing::{error, info};
 use uuid::Uuid;
 
 use crate::callback::{self, Callback, CallbackConfig, CallbackError};
-use crate::core::Limits;
+use crate::core::{Limits, Verify};
 use crate::dispatcher::{CacheLimits, Config, Dispatcher, SimpleWorkers};
 use crate::handle::Handle;
 use crate::ledger::AiLimits;
@@ -147,7 +147,7 @@ impl RunningMaster {
         let sources = Sources::new(
             handle.clone(),
             listeners.clone(),
-            verifier,
+            verifier.clone(),
             Book::open(&config.store, epoch, config.sealer.clone())?,
         );
         if let Err(refused) = sources.load().await {
@@ -190,6 +190,7 @@ impl RunningMaster {
             ai: config.ai,
             cache: config.cache,
             listeners,
+            verifier: (config.limits.verify != Verify::Off).then_some(verifier),
         };
         let dispatcher = Dispatcher::new(dispatcher_config, Box::new(store), epoch, Arc::new(client), &handle)?;
         let running =

@@ -186,6 +186,7 @@ impl Master {
             ai: flota_master::ledger::AiLimits::default(),
             cache: flota_master::dispatcher::CacheLimits { bytes: 1 << 20, age: Duration::from_secs(3600) },
             listeners: Arc::default(),
+            verifier: None,
         };
         let (handle, commands) = Handle::channel();
         let published = Arc::new(Published::default());

@@ -201,7 +201,28 @@ pub struct SearchResult {
     pub hashes_computed: u64,
     /// Half-open ranges `[from, to)` that were computed, by start and merged.
     pub covered: Vec<[u64; 2]>,
+    /// Of a unit: the two highest bytes of each hash (bytes 31 and 30, in this order), by nonce over what is covered, so that the master
+    /// can compute some of them again. Not kept.
+    #[serde(default, skip_serializing_if = "no_bytes")]
+    #[schema(value_type = String)]
+    pub proof: HexBytes,
 }
+
+impl SearchResult {
+    /// Whether the proof, if there is one, has as many hashes as are covered.
+    #[must_use]
+    pub fn proof_fits(&self) -> bool {
+        let covered: u64 = self.covered.iter().map(|[from, to]| to.saturating_sub(*from)).fold(0, u64::saturating_add);
+        self.proof.is_empty() || Some(self.proof.len() as u64) == covered.checked_mul(2)
+    }
+}
+
+fn no_bytes(bytes: &HexBytes) -> bool {
+    bytes.is_empty()
+}
+
+/// Nonces in a unit of a search at most: its proof has a place in one message.
+pub const SEARCH_UNIT_MAX: u64 = 1 << 16;
 
 /// Who says a message of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -70,6 +70,11 @@ async fn a_search_with_a_worker_killed_in_the_middle_covers_exactly_its_range() 
     assert!(numbers.is_sorted_by(|a, b| a < b), "by nonce, each once: {numbers:?}");
     assert!(numbers.iter().all(|nonce| (START..end).contains(nonce)));
 
+    let audit = rest.get(&format!("/jobs/{job}/audit")).await.expect(200).body;
+    assert_eq!((&audit["exact"], &audit["covered"]), (&json!(true), &json!(nonces())), "{audit}");
+    let computed: u64 = audit["workers"].as_array().into_iter().flatten().filter_map(|w| w["computed"].as_u64()).sum();
+    assert_eq!(computed, nonces(), "{audit}");
+
     let units = rest.units(&job).await;
     let rescued = units.iter().filter(|unit| unit["attempts"].as_array().is_some_and(|tries| tries.len() > 1)).count();
     assert!(rescued >= 1, "a unit of the killed worker was to be tried again: {units:?}");

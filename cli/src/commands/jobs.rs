@@ -1,7 +1,7 @@
 //! `flota jobs …`
 
 use flota_proto::JobId;
-use flota_proto::rest::{Job, JobEvent, Page, Priority, RetriedJobs, RetryJobs, Unit};
+use flota_proto::rest::{Audit, Job, JobEvent, Page, Priority, RetriedJobs, RetryJobs, Unit};
 use reqwest::Method;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -23,6 +23,7 @@ pub async fn run(api: &Api, out: &Out, args: Jobs) -> Result<(), Failure> {
     match args.command.unwrap_or(JobsCommand::List(args.list)) {
         JobsCommand::List(filter) => list(api, out, &filter).await,
         JobsCommand::Show { id } => show(api, out, id).await,
+        JobsCommand::Audit { id } => audit(api, out, id).await,
         JobsCommand::Watch { id } => follow::unless_interrupted(watch(api, out, id)).await,
         JobsCommand::Cancel { ids } => tell(api, out, "cancel", &ids).await,
         JobsCommand::Retry(which) if which.ids.is_empty() => retry_many(api, out, which).await,
@@ -172,6 +173,40 @@ fn shortened(text: &str, terminal: bool) -> String {
     }
     let cut: String = text.chars().take(RESULT_CHARS_MAX).collect();
     format!("{cut}…\n({} characters; all of it with --json)", text.chars().count())
+}
+
+async fn audit(api: &Api, out: &Out, id: JobId) -> Result<(), Failure> {
+    let raw = api.bytes(api.request(Method::GET, &format!("/jobs/{id}/audit?limit=500"))).await?;
+    if out.json {
+        return out.line(String::from_utf8_lossy(&raw).trim_end());
+    }
+    let audit: Audit = api.parse(&raw)?;
+    let verdict = match (audit.exact, audit.state.ended()) {
+        (true, _) => "everything was computed exactly once".to_owned(),
+        (false, false) => format!("{} are still to be computed, {} were computed twice", audit.missing, audit.repeated),
+        (false, true) => format!("{} are missing, {} were computed twice", audit.missing, audit.repeated),
+    };
+    let hue = if audit.repeated > 0 { Hue::Red } else { Hue::Bold };
+    let [from, to] = audit.range;
+    out.pairs(&[
+        ("job", format!("{}  {}  {}", audit.job_id, audit.kind, audit.state.as_str())),
+        ("range", format!("{from}..{to}, {} of {} computed", audit.covered, to - from)),
+        ("audit", out.paint(hue, verdict)),
+    ])?;
+    for (name, ranges) in [("missing", &audit.gaps), ("twice", &audit.overlaps)] {
+        for [from, to] in ranges.iter().take(20) {
+            out.line(format!("{name}  {from}..{to}"))?;
+        }
+    }
+    let mut table = out.table(&["WORKER", "UNITS", "COMPUTED"]);
+    for worker in &audit.workers {
+        table.add_row([
+            out.cell(Hue::Plain, &worker.worker_id),
+            out.cell(Hue::Plain, worker.units),
+            out.cell(Hue::Plain, worker.computed),
+        ]);
+    }
+    out.line(table.trim_fmt())
 }
 
 async fn watch(api: &Api, out: &Out, id: JobId) -> Result<(), Failure> {

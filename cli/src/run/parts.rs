@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flota_common::config::{
-    Broker as BrokerSetting, DataDirError, Listen, MadeWorkerId, RandomxMode, Settings, SimpleWorkers,
+    Broker as BrokerSetting, DataDirError, Listen, MadeWorkerId, RandomxMode, Settings, SimpleWorkers, Verify,
 };
 use flota_master::MasterConfig;
 use flota_master::core::Limits;
@@ -84,6 +84,11 @@ pub fn master_config(
             payload_bytes_max: settings.payload_max,
             result_bytes_max: settings.result_max,
             event_bytes_max: settings.event_log_max,
+            verify: match settings.verify {
+                Verify::Off => flota_master::core::Verify::Off,
+                Verify::Samples => flota_master::core::Verify::Samples,
+                Verify::Strict => flota_master::core::Verify::Strict,
+            },
             ..Limits::default()
         },
         browsers_max: settings.browsers_max,

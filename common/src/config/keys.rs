@@ -179,6 +179,14 @@ pub const KEYS: &[Key] = &[
         "off, keyless or trusted"
     ),
     key!(
+        "verify",
+        Master,
+        One,
+        "samples",
+        "How RandomX results are checked: samples computes all finds and some of the rest again, strict also wants a proof of each search",
+        "off, samples or strict"
+    ),
+    key!(
         "mqtt_url",
         All,
         One,

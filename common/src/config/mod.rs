@@ -79,6 +79,17 @@ pub enum StoreUrl {
     Sqlite(Option<PathBuf>),
 }
 
+/// How results of RandomX are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Workers are believed.
+    Off,
+    /// All finds, and samples of the rest.
+    Samples,
+    /// And a search without a proof does not count.
+    Strict,
+}
+
 /// What becomes of workers that speak only the simple protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimpleWorkers {
@@ -149,6 +160,7 @@ pub struct Settings {
     pub cache_size: Option<u64>,
     /// `None`: for ever.
     pub cache_age: Option<Duration>,
+    pub verify: Verify,
     pub seal_key: Option<SecretString>,
     pub conversation_tokens: u64,
     /// `None`: for ever.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use flota_proto::Class;
 use url::{Host, Url};
 
-use super::{Broker, LogFormat, RandomxMode, SimpleWorkers, StoreUrl};
+use super::{Broker, LogFormat, RandomxMode, SimpleWorkers, StoreUrl, Verify};
 
 /// `None`: not allowed, and the table says what is.
 pub type Parsed<T> = Option<T>;
@@ -112,6 +112,15 @@ pub fn simple_workers(text: &str) -> Parsed<SimpleWorkers> {
         "off" => Some(SimpleWorkers::Off),
         "keyless" => Some(SimpleWorkers::Keyless),
         "trusted" => Some(SimpleWorkers::Trusted),
+        _ => None,
+    }
+}
+
+pub fn verify(text: &str) -> Parsed<Verify> {
+    match text {
+        "off" => Some(Verify::Off),
+        "samples" => Some(Verify::Samples),
+        "strict" => Some(Verify::Strict),
         _ => None,
     }
 }

@@ -54,6 +54,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let browsers_max = r.required("browsers_max", parse::number(1..=1_000_000));
     let streams_max = r.required("streams_max", parse::number(1..=1_000_000));
     let simple_workers = r.required("simple_workers", parse::simple_workers);
+    let verify = r.required("verify", parse::verify);
     let worker_slots = r.classes("worker_slots");
     let worker_prefetch = r.classes("worker_prefetch");
     let randomx_mode = r.required("randomx_mode", parse::randomx_mode);
@@ -118,6 +119,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         ai_currency: ai_currency?,
         cache_size: cache_size?,
         cache_age: cache_age?,
+        verify: verify?,
         seal_key: r.secret("seal_key", parse::seal_key),
         conversation_tokens: conversation_tokens?,
         conversation_age: conversation_age?,

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
+use flota_proto::kinds::SEARCH_UNIT_MAX;
 use flota_proto::rest::AttemptOutcome;
 use flota_proto::{Class, JobId, WorkerId};
 
@@ -11,6 +12,7 @@ use super::job::{Hold, Phase, Seq, Unit, UnitState};
 use super::queue::{Entry, REMAINDER, Rank, ShapeId};
 use super::split::unit_size;
 use super::{Assignment, Core, Effect, Moment, Timer};
+use crate::submit::Work;
 
 /// Units of a class assigned at once: what is left follows in the next batch, so that leases are heard in between.
 const ASSIGNED_MAX: usize = 4_000;
@@ -87,6 +89,7 @@ impl Core {
         let class = job.spec.kind.class();
         let index = if index == REMAINDER {
             let size = unit_size(job.uncut(), rate, power, self.fleet.ready_count(class));
+            let size = if matches!(job.spec.work, Work::Range { .. }) { size.min(SEARCH_UNIT_MAX) } else { size };
             let (from, index) = (job.next_from, job.next_index);
             job.units.push(Unit::cut(index, from, from + size));
             job.next_from += size;
@@ -137,6 +140,7 @@ impl Core {
             phase: Phase::Published,
             until,
             timeout_at: None,
+            answer: None,
         });
         let (attempt, failures, part) = (unit.attempt, unit.failures, (unit.from, unit.to));
         self.fleet.hold(idx, kind.class(), (seq, index));

@@ -1,7 +1,7 @@
 //! The workers: what they offer, what they hold, and which of them has room.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use flota_proto::mqtt::{Capabilities, Load, RandomxState, Register, WorkerState};
@@ -9,6 +9,7 @@ use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::job::Seq;
 use super::queue::Shape;
+use super::standing::{Recent, Standing};
 use crate::handle::StreamId;
 
 /// Stands for a worker.
@@ -68,7 +69,13 @@ pub struct Worker {
     pub reported: Option<WorkerState>,
     /// Units that it has.
     pub held: BTreeSet<(Seq, u32)>,
-    /// How many of each class.
+    /// How many of them are checked by the master, and so take no slot.
+    pub checking: u32,
+    /// What the master thinks of it.
+    pub standing: Standing,
+    /// Units of live jobs that it completed lately, oldest first: computed again should it turn out to lie.
+    pub recent: VecDeque<Recent>,
+    /// How many of each class, without those that are checked.
     pub held_by_class: BTreeMap<Class, u32>,
     /// How busy its machine is.
     pub load: Load,
@@ -110,6 +117,9 @@ impl Owed {
     }
 }
 
+/// Results of one worker that are checked at the same time; one with more gets nothing new until then.
+const CHECKING_MAX: u32 = 8;
+
 /// `(0 for a free slot, 1 for prefetch; load in permille; stronger first; who)`
 type RoomKey = (u8, u32, Reverse<u32>, WorkerIdx);
 
@@ -144,6 +154,9 @@ impl Worker {
             replaced: false,
             reported: None,
             held: BTreeSet::new(),
+            checking: 0,
+            standing: Standing::default(),
+            recent: VecDeque::new(),
             held_by_class: BTreeMap::new(),
             load: Load::default(),
             hashrate: 0.0,
@@ -197,13 +210,15 @@ impl Worker {
     /// May be given work.
     pub fn ready(&self) -> bool {
         let wanted = !self.desired.drain && !self.desired.paused && !self.hands_back();
-        self.online() && wanted && self.muted_until.is_none() && self.owes.is_none()
+        let trusted = self.standing.quarantine.is_none() && self.checking < CHECKING_MAX;
+        self.online() && wanted && trusted && self.muted_until.is_none() && self.owes.is_none()
     }
 
     /// Neither connected nor holding anything, and the operator wants nothing of it. Simple workers come with a new id
     /// each time, and nobody says that the old ones are gone.
     fn may_be_forgotten(&self) -> bool {
-        self.stream.is_none() && self.held.is_empty() && self.desired == Desired::default()
+        let remembered = self.desired != Desired::default() || self.standing.worth_keeping();
+        self.stream.is_none() && self.held.is_empty() && !remembered
     }
 
     fn hands_back(&self) -> bool {
@@ -219,6 +234,8 @@ impl Worker {
     pub fn state(&self) -> WorkerState {
         if !self.online() {
             WorkerState::Offline
+        } else if self.standing.quarantine.is_some() {
+            WorkerState::Quarantined
         } else if self.desired.paused || (self.hands_back() && self.reported == Some(WorkerState::Paused)) {
             WorkerState::Paused
         } else if self.desired.drain || self.hands_back() {
@@ -239,6 +256,12 @@ impl Worker {
     /// Answers questions that name no model and bring no key.
     pub fn serves_chat(&self) -> bool {
         self.kinds.contains(&Kind::AiChat) && (self.simple || self.models.iter().any(|model| model != DEMO_MODEL))
+    }
+
+    /// 0 where the dataset of a RandomX key is ready, 1 where it is otherwise warm for it, else 2.
+    fn coldness(&self, key: &Arc<str>) -> u8 {
+        let dataset = self.randomx.as_ref().is_some_and(|state| state.datasets.iter().any(|have| **have == **key));
+        if dataset { 0 } else { 2 - u8::from(self.warm_keys.contains(key)) }
     }
 
     /// Units of a class that it has.
@@ -384,15 +407,28 @@ impl Fleet {
         }
     }
 
-    /// Takes a unit away from a worker.
-    pub fn release(&mut self, idx: WorkerIdx, class: Class, unit: (Seq, u32)) {
+    /// Takes a unit away from a worker; `checking` when its result was being checked.
+    pub fn release(&mut self, idx: WorkerIdx, class: Class, unit: (Seq, u32), checking: bool) {
         if let Some(worker) = self.workers.get_mut(&idx)
             && worker.held.remove(&unit)
         {
+            let count = if checking { &mut worker.checking } else { worker.held_by_class.entry(class).or_default() };
+            *count = count.saturating_sub(1);
+            // Room for other classes may depend on it too.
+            let classes: &[Class] = if checking { &Class::ALL } else { &[class] };
+            for class in classes {
+                Self::place(&mut self.room, worker, idx, *class);
+            }
+        }
+    }
+
+    /// The worker has done its part of a unit, whose result is now checked: its slot is free.
+    pub fn check(&mut self, idx: WorkerIdx, class: Class) {
+        self.update(idx, |worker| {
             let held = worker.held_by_class.entry(class).or_default();
             *held = held.saturating_sub(1);
-            Self::place(&mut self.room, worker, idx, class);
-        }
+            worker.checking += 1;
+        });
     }
 
     fn place(room: &mut BTreeMap<Class, BTreeSet<RoomKey>>, worker: &mut Worker, idx: WorkerIdx, class: Class) {
@@ -432,9 +468,10 @@ impl Fleet {
         let mut fitting = room.iter().filter(|key| self.workers.get(&key.3).is_some_and(|w| self.fits(w, shape)));
         let first = fitting.next()?;
         let Some(key) = &shape.randomx_key else { return Some(first.3) };
-        let warm = |idx: WorkerIdx| self.workers.get(&idx).is_some_and(|worker| worker.warm_keys.contains(key));
+        let coldness = |idx: WorkerIdx| self.workers.get(&idx).map_or(2, |worker| worker.coldness(key));
         let same_level = fitting.take(WARM_SEARCH_MAX).take_while(|other| other.0 == first.0);
-        std::iter::once(first).chain(same_level).find(|key| warm(key.3)).or(Some(first)).map(|key| key.3)
+        // Of several alike the first, which is least loaded.
+        std::iter::once(first).chain(same_level).map(|room| room.3).min_by_key(|idx| coldness(*idx))
     }
 
     /// Whether a worker that is there could take the shape when it has room.

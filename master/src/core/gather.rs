@@ -103,6 +103,19 @@ impl Gather {
         }
     }
 
+    /// Takes a part out again, with all that was found in it.
+    pub fn drop_part(&mut self, from: u64, to: u64) {
+        match self {
+            Self::Single => {}
+            Self::Hashes { pieces, .. } => drop(pieces.remove(&from)),
+            Self::Search { found, covered, hashes_computed } => {
+                found.retain(|found| !(from..to).contains(&found.nonce));
+                uncover(covered, from, to);
+                *hashes_computed = hashes_computed.saturating_sub(to - from);
+            }
+        }
+    }
+
     /// The job's result, JSON; of what is there so far where the job did not complete. `None` where that is nothing.
     #[must_use]
     pub fn result(&self) -> Option<Bytes> {
@@ -124,6 +137,7 @@ impl Gather {
                 found: found.iter().cloned().collect(),
                 hashes_computed: *hashes_computed,
                 covered: ranges(covered),
+                proof: Vec::new().into(),
             }),
         };
         json.ok().map(Bytes::from)
@@ -162,6 +176,9 @@ fn check_search(result: &SearchResult, part: &Part<'_>, first: bool) -> Result<(
     if result.found.iter().any(|found| found.hash.len() != 32) {
         return Err("a hash that is not 32 bytes long".into());
     }
+    if !result.proof_fits() {
+        return Err(format!("its proof of {} bytes is not 2 for each nonce covered", result.proof.len()));
+    }
     let whole = covered.len() == 1 && covered.get(&part.from) == Some(&part.to);
     let early = first && !result.found.is_empty();
     if whole || early { Ok(()) } else { Err(format!("it does not cover {}..{}", part.from, part.to)) }
@@ -177,6 +194,21 @@ fn cover(ranges: &mut BTreeMap<u64, u64>, mut from: u64, mut to: u64) {
         }
     }
     ranges.insert(from, to);
+}
+
+/// Takes `[from, to)` out of ranges kept by start.
+fn uncover(ranges: &mut BTreeMap<u64, u64>, from: u64, to: u64) {
+    let touched: Vec<(u64, u64)> =
+        ranges.range(..to).rev().map(|(s, e)| (*s, *e)).take_while(|(_, e)| *e > from).collect();
+    for (start, end) in touched {
+        ranges.remove(&start);
+        if start < from {
+            ranges.insert(start, from);
+        }
+        if to < end {
+            ranges.insert(to, end);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +229,17 @@ mod tests {
             cover(&mut ranges, from, to);
         }
         assert_eq!(ranges, BTreeMap::from([(0, 40)]));
+    }
+
+    #[test]
+    fn a_part_that_is_taken_out_leaves_the_others() {
+        let mut ranges = BTreeMap::from([(0, 40), (50, 60)]);
+        uncover(&mut ranges, 10, 20);
+        assert_eq!(ranges, BTreeMap::from([(0, 10), (20, 40), (50, 60)]));
+        uncover(&mut ranges, 30, 55);
+        assert_eq!(ranges, BTreeMap::from([(0, 10), (20, 30), (55, 60)]));
+        uncover(&mut ranges, 0, 100);
+        assert!(ranges.is_empty());
     }
 
     #[test]

@@ -190,6 +190,19 @@ pub struct Hold {
     pub until: Timestamp,
     /// When the attempt has taken too long; set when it starts.
     pub timeout_at: Option<Timestamp>,
+    /// Its result, while that is checked.
+    pub answer: Option<Box<Answer>>,
+}
+
+/// A result that does not count yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// JSON of the kind.
+    pub output: Bytes,
+    /// How long the executor worked.
+    pub elapsed_ms: u64,
+    /// Hashes computed.
+    pub hashes: u64,
 }
 
 /// How far an attempt got.
@@ -201,6 +214,8 @@ pub enum Phase {
     Waiting,
     /// Being computed.
     Computing,
+    /// Its result is here and is being checked: the worker has nothing more to do with it.
+    Checking,
     /// Held when a master ended; not adopted yet.
     Restored,
 }
@@ -463,7 +478,7 @@ impl Unit {
         match &self.state {
             UnitState::Pending => JobState::Pending,
             UnitState::Scheduled { .. } => JobState::Scheduled,
-            UnitState::Held(hold) if hold.phase == Phase::Computing => JobState::Computing,
+            UnitState::Held(hold) if matches!(hold.phase, Phase::Computing | Phase::Checking) => JobState::Computing,
             UnitState::Held(_) => JobState::Assigned,
             UnitState::Completed => JobState::Completed,
             UnitState::Failed => JobState::Failed,

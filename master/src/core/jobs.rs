@@ -413,6 +413,13 @@ impl Core {
         }
     }
 
+    /// Tells a job's state again, with what happened meanwhile.
+    pub(super) fn tell_state(&mut self, at: Moment, seq: Seq, error: Option<JobError>, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get(&seq) else { return };
+        let state = derive(job);
+        self.set_state(at, seq, state, 0, None, error, out);
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn set_state(
         &mut self,

@@ -4,6 +4,7 @@
 mod ai;
 mod assign;
 mod audit;
+mod check;
 mod defect;
 mod fleet;
 mod gather;
@@ -15,6 +16,7 @@ pub mod record;
 mod reports;
 mod retry;
 mod split;
+mod standing;
 mod units;
 mod view;
 mod workers;
@@ -29,11 +31,14 @@ use flota_proto::rest::{JobError, JobState};
 use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
 
 pub use ai::Used;
+pub(crate) use check::mix;
+pub use check::{Check, Verdict};
 #[cfg(feature = "seeded-defects")]
 pub use defect::Defect;
 pub use fleet::{DEMO_MODEL, Desired};
 pub use job::{Event, Seq, What};
 pub use reports::Asked;
+pub use standing::{Quarantine, Standing};
 pub use view::{event_view, payload_view, stored_unit_view, stored_view};
 
 use crate::handle::{Hello, Refused, Report, StreamId, WorkerControl};
@@ -97,6 +102,15 @@ pub enum Input {
         attempt: u64,
         /// Its answer, JSON of the kind, or what went wrong.
         answer: Result<Bytes, JobError>,
+    },
+    /// The check of a result has ended.
+    Checked {
+        /// Of which unit.
+        unit: UnitId,
+        /// The fencing token.
+        attempt: u64,
+        /// What came of it.
+        verdict: Verdict,
     },
     /// The operator wants something of a worker.
     Control(WorkerId, WorkerControl),
@@ -191,6 +205,19 @@ pub enum Effect {
     Hashes(u64),
     /// Something happened to a job of a source.
     Mined(JobId, Mined),
+    /// Check a result; it counts when [`Input::Checked`] says that it is right.
+    Check(Box<Check>),
+    /// The master set a worker aside.
+    Quarantined {
+        /// Which.
+        worker: WorkerId,
+        /// Why, for people.
+        reason: String,
+        /// It is released then.
+        until: Timestamp,
+    },
+    /// A unit that had completed is computed again, as its worker lied since.
+    Distrusted(UnitId),
 }
 
 /// What a unit of a source's job came to.
@@ -239,6 +266,18 @@ enum Timer {
     Unserved(queue::ShapeId),
 }
 
+/// How results of RandomX are checked before they count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Workers are believed.
+    Off,
+    /// All that is found, and samples of the rest.
+    #[default]
+    Samples,
+    /// And a search without a proof of what it covered does not count.
+    Strict,
+}
+
 /// Bounds of the core.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -258,6 +297,8 @@ pub struct Limits {
     pub dispatch_timeout_ms: u64,
     /// Simple workers may be sent users' keys.
     pub simple_take_keys: bool,
+    /// How results of RandomX are checked before they count.
+    pub verify: Verify,
     /// What is wrong on purpose.
     #[cfg(feature = "seeded-defects")]
     pub defect: Option<Defect>,
@@ -274,6 +315,7 @@ impl Default for Limits {
             lease_ms: flota_proto::LEASE_MS,
             dispatch_timeout_ms: flota_proto::DISPATCH_TIMEOUT_MS,
             simple_take_keys: false,
+            verify: Verify::Off,
             #[cfg(feature = "seeded-defects")]
             defect: None,
         }
@@ -362,6 +404,10 @@ impl Core {
             }
             Input::SimpleAnswer { worker, unit, attempt, answer } => {
                 self.simple_answer(at, &worker, unit, attempt, answer, out)
+            }
+            Input::Checked { unit, attempt, verdict } => {
+                self.checked(at, unit, attempt, verdict, out);
+                Ok(())
             }
             Input::Control(worker, control) => self.control(at, &worker, control, out),
             Input::Tick => {
@@ -471,6 +517,13 @@ impl Core {
                     };
                     if self.fleet.update(idx, due) == Some(true) {
                         self.fell_silent(idx, out);
+                    }
+                    let over = |worker: &fleet::Worker| {
+                        let quarantine = worker.standing.quarantine.as_ref();
+                        quarantine.and_then(|quarantine| quarantine.until).is_some_and(|until| until <= at.now)
+                    };
+                    if self.fleet.get(idx).is_some_and(over) {
+                        self.release_from_quarantine(idx, out);
                     }
                 }
             }

@@ -13,6 +13,7 @@ use super::fleet::{Desired, Fleet, Worker};
 use super::gather::Part;
 use super::job::{EVENTS_SKIPPED_AT_RESTART, Event, Hold, Job, Phase, Seq, Spec, Try, Unit, UnitState, What};
 use super::queue::{Queue, Shape};
+use super::standing::Standing;
 use super::{Core, Timer};
 use crate::aside::Turn;
 use crate::submit::Work;
@@ -183,6 +184,8 @@ pub struct WorkerRow {
     pub paused: bool,
     /// When it was last heard of.
     pub last_seen_at: Timestamp,
+    /// What the master thinks of it, see [`Standing`]; `None` where there is nothing to remember.
+    pub standing: Option<Standing>,
 }
 
 /// A job as the store gives it back.
@@ -376,6 +379,7 @@ pub(super) fn worker_row(worker: &Worker) -> WorkerRow {
         drain: worker.desired.drain,
         paused: worker.desired.paused,
         last_seen_at: worker.last_seen_at,
+        standing: worker.standing.worth_keeping().then(|| worker.standing.clone()),
     }
 }
 
@@ -406,6 +410,9 @@ impl Core {
 
     fn restore_worker(&mut self, row: &WorkerRow) {
         let idx = self.fleet.enter(&row.id, row.last_seen_at);
+        if let Some(until) = row.standing.as_ref().and_then(|standing| standing.quarantine.as_ref()?.until) {
+            self.timers.insert((until, Timer::Worker(idx)));
+        }
         self.fleet.update(idx, |worker| {
             if row.simple {
                 worker.describe(flota_proto::mqtt::Register {
@@ -427,6 +434,9 @@ impl Core {
             }
             worker.dirty = false;
             worker.desired = Desired { drain: row.drain, paused: row.paused };
+            // How often it was right is not kept: it is looked at closely again.
+            worker.standing = row.standing.clone().unwrap_or_default();
+            worker.standing.checked = 0;
         });
     }
 
@@ -515,7 +525,7 @@ impl Core {
                 self.fleet.hold(idx, kind.class(), (job.seq, row.index));
                 self.active.insert(job.seq);
                 self.timers.insert((until, Timer::Unit(job.seq, row.index)));
-                UnitState::Held(Hold { worker: idx, assigned_at, phase, until, timeout_at: None })
+                UnitState::Held(Hold { worker: idx, assigned_at, phase, until, timeout_at: None, answer: None })
             }
             (JobState::Scheduled, _) => {
                 let run_at = row.run_at.unwrap_or(now);

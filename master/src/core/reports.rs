@@ -7,7 +7,7 @@ use flota_proto::rest::{AttemptOutcome, JobError};
 use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::fleet::{Owed, WorkerIdx};
-use super::job::{Phase, UnitState, What};
+use super::job::{Answer, Phase, Seq, Unit, UnitState, What};
 use super::units::Loss;
 use super::{Core, Effect, Mined, Moment};
 use crate::handle::{Heartbeat, Refused, Report, StreamId, UnitFailure, UnitResult};
@@ -25,6 +25,8 @@ pub struct Asked {
     pub wanted: bool,
 }
 
+/// Failures that say more about the worker than about the work.
+const OWN_FAULTS: [&str; 4] = ["executor_panic", "internal", "out_of_memory", "out_of_threads"];
 /// How much the newest measurement of a worker's speed counts.
 const RATE_WEIGHT: f64 = 0.4;
 
@@ -95,9 +97,12 @@ impl Core {
         let (class, timeout_ms) = (job.spec.kind.class(), job.spec.timeout_ms);
         let Some(UnitState::Held(hold)) = job.unit_mut(unit.index).map(|unit| &mut unit.state) else { return false };
         hold.until = until;
+        if hold.phase == Phase::Checking {
+            return true;
+        }
         let phase = match (hold.phase, started) {
             (Phase::Computing, _) | (_, true) => Phase::Computing,
-            (Phase::Published | Phase::Waiting | Phase::Restored, false) => Phase::Waiting,
+            (Phase::Published | Phase::Waiting | Phase::Restored | Phase::Checking, false) => Phase::Waiting,
         };
         if hold.phase != phase {
             hold.phase = phase;
@@ -166,22 +171,28 @@ impl Core {
     }
 
     fn result(&mut self, at: Moment, idx: WorkerIdx, stream: StreamId, result: UnitResult, out: &mut Vec<Effect>) {
-        let UnitResult { unit, attempt, output, elapsed_ms, hashes } = result;
+        let (unit, attempt) = (result.unit, result.attempt);
         let seq = self.current(idx, unit, attempt);
-        out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
-        let Some(seq) = seq else { return };
+        let checking = seq.is_some_and(|seq| self.is_checking(seq, unit.index));
         // A worker leaves out what is overtaken by the result; whoever watches sees every state all the same.
-        self.accept(at, idx, unit, attempt, true, out);
-        if hashes > 0 {
-            out.push(Effect::Hashes(hashes));
+        let accepted = seq.filter(|_| !checking && self.accept(at, idx, unit, attempt, true, out));
+        // What is checked is acknowledged when it counts: a worker that finds another master repeats it.
+        if checking || accepted.is_some_and(|seq| self.check_result(at, idx, seq, &result, out)) {
+            return;
         }
-        if hashes > 0 && elapsed_ms > 0 {
-            self.measure(idx, hashes as f64 * 1000.0 / elapsed_ms as f64);
+        out.push(Effect::Ack { stream, unit, attempt, applied: accepted.is_some() });
+        let UnitResult { output, elapsed_ms, hashes, .. } = result;
+        if let Some(seq) = accepted {
+            self.count(at, idx, seq, unit.index, Answer { output, elapsed_ms, hashes }, out);
         }
-        self.complete_unit(at, seq, unit.index, output, out);
     }
 
-    fn measure(&mut self, idx: WorkerIdx, rate: f64) {
+    fn is_checking(&self, seq: Seq, index: u32) -> bool {
+        let hold = self.jobs.get(&seq).and_then(|job| job.unit(index)).and_then(Unit::hold);
+        hold.is_some_and(|hold| hold.phase == Phase::Checking)
+    }
+
+    pub(super) fn measure(&mut self, idx: WorkerIdx, rate: f64) {
         self.fleet.update(idx, |worker| {
             let before = worker.rate.unwrap_or(rate);
             worker.rate = Some(before + (rate - before) * RATE_WEIGHT);
@@ -194,9 +205,13 @@ impl Core {
         out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
         if let Some(seq) = seq {
             self.accept(at, idx, unit, attempt, true, out);
+            let own_fault = OWN_FAULTS.contains(&error.code.as_str());
             let wait_ms = Some(retry_after_ms);
             let loss = Loss { outcome: AttemptOutcome::Failed, error, counts: true, retryable, wait_ms };
             self.lose_unit(at, seq, unit.index, loss, out);
+            if own_fault {
+                self.fault(at, idx, "failed to compute for want of memory or by a defect", out);
+            }
         }
     }
 

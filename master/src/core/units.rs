@@ -64,7 +64,7 @@ impl Core {
         let (class, id) = (job.spec.kind.class(), job.unit_id(index));
         let unit = job.unit_mut(index)?;
         let hold = unit.hold()?.clone();
-        let worker = self.fleet.get(hold.worker).map(|worker| worker.id.clone());
+        let (tried, worker) = (unit.attempt, self.fleet.get(hold.worker).map(|worker| worker.id.clone()));
         let hashed = (unit.fraction * (unit.to - unit.from) as f64) as u64;
         if let Some(worker) = worker {
             unit.end_try(Try {
@@ -83,7 +83,13 @@ impl Core {
         if !job.units.iter().any(|unit| unit.hold().is_some()) {
             self.active.remove(&seq);
         }
-        self.fleet.release(hold.worker, class, (seq, index));
+        let checking = hold.phase == Phase::Checking;
+        self.fleet.release(hold.worker, class, (seq, index), checking);
+        if checking && let Some(stream) = self.fleet.get(hold.worker).and_then(|worker| worker.stream) {
+            // Whatever came of it, the worker need not keep it.
+            let applied = matches!(outcome, AttemptOutcome::Completed | AttemptOutcome::Failed);
+            out.push(Effect::Ack { stream, unit: id, attempt: tried, applied });
+        }
         self.unlist_waiting(class, seq, index);
         self.mark(seq);
         out.push(Effect::Attempt(outcome));
@@ -139,18 +145,14 @@ impl Core {
         let part = Part { from: unit.from, to: unit.to, output: &output };
         let satisfied = match job.gather.take(kind, work, &part) {
             Ok(satisfied) => satisfied,
-            Err(why) => {
-                let message = format!("the worker's result was refused: {why}");
-                let error = JobError { code: "bad_result".into(), message };
-                let outcome = AttemptOutcome::Failed;
-                let loss = Loss { outcome, error, counts: true, retryable: true, wait_ms: Some(0) };
-                return self.lose_unit(at, seq, index, loss, out);
-            }
+            Err(why) => return self.refuse_result(at, seq, index, &why, out),
         };
         if let Some(worker) = miner {
             out.push(Effect::Mined(job.spec.id, Mined::Output(worker, output.clone())));
         }
-        let _ = self.take_hold(at, seq, index, AttemptOutcome::Completed, None, out);
+        let held = self.take_hold(at, seq, index, AttemptOutcome::Completed, None, out);
+        let worker = held.map(|(hold, _)| hold.worker);
+        worker.into_iter().for_each(|idx| self.did_well(idx));
         let twice = self.has(Defect::EffectTwice);
         let Some(job) = self.jobs.get_mut(&seq) else { return };
         if twice {
@@ -173,7 +175,11 @@ impl Core {
             let mut unit = job.units.remove(position);
             job.failures = job.failures.max(unit.failures);
             self.unit_rows.push(record::unit_row(job, &mut unit, &self.fleet, Some(output)));
+            if let Some(idx) = worker.filter(|_| self.checks(kind.class())) {
+                self.remember(idx, seq, unit);
+            }
         }
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
         if job.gather.bytes() > self.limits.result_bytes_max {
             return self.end_too_large(at, seq, out);
         }
@@ -183,6 +189,19 @@ impl Core {
         self.mark(seq);
         self.tell_progress(at, seq, 0, "", out);
         self.refresh(at, seq, 0, None, None, out);
+    }
+
+    /// The current attempt's output is no answer to its unit.
+    pub(super) fn refuse_result(&mut self, at: Moment, seq: Seq, index: u32, why: &str, out: &mut Vec<Effect>) {
+        let hold = self.jobs.get(&seq).and_then(|job| job.unit(index)).and_then(super::job::Unit::hold);
+        let worker = hold.map(|hold| hold.worker);
+        let error = JobError { code: "bad_result".into(), message: format!("the worker's result was refused: {why}") };
+        let outcome = AttemptOutcome::Failed;
+        let loss = Loss { outcome, error, counts: true, retryable: true, wait_ms: Some(0) };
+        self.lose_unit(at, seq, index, loss, out);
+        if let Some(idx) = worker {
+            self.fault(at, idx, &format!("sent a result that was refused: {why}"), out);
+        }
     }
 
     /// More than may be kept: another try would give the same.
@@ -267,17 +286,21 @@ impl Core {
         }
         match hold.phase {
             Phase::Published => {
-                self.mute(at, hold.worker);
+                self.mute(at, hold.worker, out);
                 let message = format!("worker {name} did not accept it in time");
                 let loss = Loss::lost(AttemptOutcome::Unanswered, false, "unanswered", message);
                 self.lose_unit(at, seq, index, loss, out);
             }
             Phase::Waiting | Phase::Computing => {
-                self.mute(at, hold.worker);
+                self.mute(at, hold.worker, out);
                 self.tell_cancel(hold, id, out);
                 let message = format!("worker {name} was not heard of for a whole lease");
                 let loss = Loss::lost(AttemptOutcome::LeaseExpired, true, "lease_expired", message);
                 self.lose_unit(at, seq, index, loss, out);
+            }
+            Phase::Checking => {
+                let message = "its result was not checked in time".to_owned();
+                self.lose_unit(at, seq, index, Loss::lost(AttemptOutcome::Lost, false, "unchecked", message), out);
             }
             Phase::Restored => self.lose_restored(at, seq, index, out),
         }
@@ -295,6 +318,7 @@ impl Core {
         let Some(worker) = self.fleet.get(idx) else { return };
         let name = worker.id.clone();
         let held: Vec<(Seq, u32)> = worker.held.iter().copied().collect();
+        let mut died = false;
         for (seq, index) in held {
             let Some(job) = self.jobs.get(&seq) else { continue };
             let Some(unit) = job.unit(index) else { continue };
@@ -302,7 +326,10 @@ impl Core {
                 continue;
             }
             let phase = unit.hold().map(|hold| hold.phase);
+            died |= phase == Some(Phase::Computing);
             match phase {
+                // Its result is here already.
+                Some(Phase::Checking) => {}
                 Some(Phase::Restored) => self.lose_restored(at, seq, index, out),
                 Some(Phase::Computing) => {
                     let message = format!("worker {name} died while it computed this");
@@ -315,6 +342,9 @@ impl Core {
                     self.lose_unit(at, seq, index, loss, out);
                 }
             }
+        }
+        if died {
+            self.fault(at, idx, "died while it computed", out);
         }
     }
 
@@ -338,17 +368,22 @@ impl Core {
 
     /// A worker that does not answer, or let a lease end, is left alone for a while, longer each time, so that a deaf or
     /// hung one does not hold up the same unit again and again.
-    fn mute(&mut self, at: Moment, idx: WorkerIdx) {
+    fn mute(&mut self, at: Moment, idx: WorkerIdx, out: &mut Vec<Effect>) {
         let base = self.limits.dispatch_timeout_ms;
-        let until = self.fleet.update(idx, |worker| {
+        let muted = self.fleet.update(idx, |worker| {
+            // What was published together comes back together: that is one fault.
+            if worker.muted_until.is_some_and(|until| until > at.now) {
+                return None;
+            }
             worker.unanswered = worker.unanswered.saturating_add(1);
             let wait = base.saturating_mul(1 << worker.unanswered.min(5)).min(MUTED_MS_MAX);
             let until = at.now.after_ms(wait);
             worker.muted_until = Some(until);
-            until
+            Some(until)
         });
-        if let Some(until) = until {
+        if let Some(until) = muted.flatten() {
             self.timers.insert((until, Timer::Worker(idx)));
+            self.fault(at, idx, "did not answer in time", out);
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::fleet::Worker;
 use super::job::{Event, Job, Seq, Unit, What};
 use super::record::{JobHead, JobRow, StoredJob, UnitRow, decode_tries};
-use super::{Core, Effect};
+use super::{Core, Effect, Quarantine};
 use crate::aside::Turn;
 use crate::handle::{JobFilter, QueueDepthRow, Refused};
 
@@ -332,6 +332,15 @@ fn matches(job: &Job, filter: &JobFilter) -> bool {
             .is_none_or(|(name, value)| job.spec.labels.as_ref().is_some_and(|labels| labels.get(name) == Some(value)))
 }
 
+fn status_detail(worker: &Worker) -> Option<String> {
+    if let Some(Quarantine { reason, until, .. }) = &worker.standing.quarantine {
+        let until = until.map(|until| format!("; released at {}, or by `flota workers resume`", until.to_rfc3339()));
+        return Some(format!("set aside: {reason}{}", until.unwrap_or_default()));
+    }
+    let until = worker.muted_until?;
+    Some(format!("did not accept what was published to it; tried again at {}", until.to_rfc3339()))
+}
+
 fn worker_view(worker: &Worker) -> rest::Worker {
     rest::Worker {
         worker_id: worker.id.clone(),
@@ -340,9 +349,7 @@ fn worker_view(worker: &Worker) -> rest::Worker {
         simple: worker.simple,
         boot_id: worker.boot_id.clone(),
         status: worker.state(),
-        status_detail: worker
-            .muted_until
-            .map(|until| format!("did not accept what was published to it; tried again at {}", until.to_rfc3339())),
+        status_detail: status_detail(worker),
         slots: worker.slots.clone(),
         prefetch: worker.prefetch.clone(),
         running: worker.held_by_class.iter().filter(|(_, held)| **held > 0).map(|(c, h)| (*c, *h)).collect(),

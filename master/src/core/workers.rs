@@ -203,6 +203,9 @@ impl Core {
             }
             worker.dirty = true;
         });
+        if control == WorkerControl::Resume {
+            self.release_from_quarantine(idx, out);
+        }
         self.dirty_workers.insert(idx);
         out.push(Effect::Desired(worker.clone(), control));
         out.push(Effect::Worker(worker.clone()));

@@ -21,6 +21,7 @@ impl Dispatcher {
             Command::Jobs { filter, reply } => self.read_jobs(filter, reply),
             Command::Overlay { filter, rows, reply } => self.overlay(&filter, rows, reply),
             Command::Units { id, limit, cursor, reply } => self.read_units(id, limit, cursor.as_deref(), reply),
+            Command::Audit { id, limit, from, reply } => self.audit(id, limit, from, reply),
             Command::Cancel { id, reply, .. } => self.change_job(at, id, Input::Cancel(id), reply),
             Command::SetPriority { id, priority, reply, .. } => {
                 self.change_job(at, id, Input::SetPriority(id, priority), reply);
@@ -57,6 +58,7 @@ impl Dispatcher {
                 self.apply(at, Input::Close(stream));
             }
             Command::Report { stream, report } => self.apply(at, Input::Report(stream, Box::new(report))),
+            Command::Checked { unit, attempt, verdict } => self.apply(at, Input::Checked { unit, attempt, verdict }),
             Command::SimpleResult { result, reply } => self.simple_result(at, result, reply),
             Command::FetchUnit { unit, attempt, worker, reply } => {
                 let _ = reply.send(self.fetch_unit(unit, attempt, &worker));

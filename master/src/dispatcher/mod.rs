@@ -3,8 +3,10 @@
 //! and a lone job waits for nothing.
 
 mod cache;
+mod checks;
 mod commands;
 mod conversations;
+mod coverage;
 mod credentials;
 mod idempotency;
 mod notes;
@@ -39,6 +41,7 @@ use crate::ledger::AiLimits;
 use crate::seal::Sealer;
 use crate::sources::Listeners;
 use crate::store::{IdempotencyRow, Retention, Store, StoreError};
+use crate::verifier::Verifier;
 use cache::Cache;
 pub use cache::CacheLimits;
 use conversations::Conversations;
@@ -88,6 +91,8 @@ pub struct Config {
     pub cache: CacheLimits,
     /// Sources that wait for what their jobs give.
     pub listeners: Arc<Listeners>,
+    /// Checks results of RandomX; without it none is.
+    pub verifier: Option<Verifier>,
 }
 
 /// Why the loop ended by itself.
@@ -137,6 +142,7 @@ pub struct Dispatcher {
     conversations: Conversations,
     cache: Cache,
     narrower: Narrower,
+    checker: Option<checks::Checker>,
     submissions: VecDeque<Submission>,
     notes: Notes,
     tokens: tokens::Tokens,
@@ -186,6 +192,9 @@ impl Dispatcher {
         let secret = loaded.secret.clone();
         let ended_counts = loaded.ended.iter().copied().collect();
         let live = loaded.jobs.len();
+        let start = |verifier: Verifier| checks::Checker::start(Arc::new(verifier), handle);
+        let checker = config.verifier.clone().map(start).transpose();
+        let checker = checker.map_err(|error| StoreError::Other(error.to_string()))?;
         let mut time = Time::new();
         let core = rebuild(&config, time.now(), loaded);
         if live > 0 {
@@ -209,6 +218,7 @@ impl Dispatcher {
             conversations: Conversations::default(),
             cache: Cache::default(),
             narrower: Narrower::default(),
+            checker,
             submissions: VecDeque::new(),
             notes: Notes::default(),
             tokens: tokens::Tokens::default(),

@@ -80,12 +80,12 @@ fn next(queue: &Mutex<Receiver<Work>>) -> Option<Work> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
-fn unavailable(error: StoreError) -> Refused {
+pub(super) fn unavailable(error: StoreError) -> Refused {
     error!(%error, "a read failed");
     Refused::Unavailable(format!("failed to {error}"))
 }
 
-fn find(reader: &mut dyn Reader, id: JobId) -> Result<StoredJob, Refused> {
+pub(super) fn find(reader: &mut dyn Reader, id: JobId) -> Result<StoredJob, Refused> {
     reader.job(id).map_err(unavailable)?.ok_or_else(|| Refused::NotFound(format!("job {id}")))
 }
 

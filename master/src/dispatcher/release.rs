@@ -70,6 +70,13 @@ impl Dispatcher {
                         Mined::Wasted(hashes) => News::Wasted(hashes),
                     },
                 ),
+                Effect::Check(check) => self.check(*check),
+                Effect::Quarantined { worker, reason, until } => {
+                    let until = until.to_rfc3339();
+                    warn!(worker_id = worker.as_str(), "worker {worker} is set aside until {until}: {reason}");
+                    metrics::counter!("flota_quarantines_total").increment(1);
+                }
+                Effect::Distrusted(unit) => info!(job_id = %unit.job, "unit {unit} is computed again"),
                 Effect::Hashes(count) => metrics::counter!("flota_hashes_total").increment(count),
                 Effect::Attempt(outcome) => {
                     metrics::counter!("flota_attempts_total", "outcome" => outcome.as_str()).increment(1);
@@ -144,7 +151,7 @@ impl Dispatcher {
         }
     }
 
-    /// Workers tell their states themselves; only that one has gone is the master's to tell.
+    /// Workers tell their states themselves; only that one has gone, or is set aside, is the master's to tell.
     fn worker_changed(&mut self, worker: &WorkerId) {
         let Some(view) = self.core.worker_view(worker) else { return };
         let before = self.worker_states.insert(worker.clone(), view.status);
@@ -156,7 +163,8 @@ impl Dispatcher {
             return;
         }
         info!(worker_id = worker.as_str(), "worker {worker} is {}", view.status.as_str());
-        if view.status != WorkerState::Offline || view.simple {
+        let ours = matches!(view.status, WorkerState::Offline | WorkerState::Quarantined);
+        if !ours || view.simple {
             return;
         }
         let status = WorkerStatus {

@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/003_ai.sql"),
     include_str!("migrations/004_sources.sql"),
     include_str!("migrations/005_usage.sql"),
+    include_str!("migrations/006_standing.sql"),
 ];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -246,7 +247,8 @@ fn prune_others(db: &Connection, now: Timestamp) -> Result<usize, StoreError> {
         .execute(params![old, PRUNE_SLICE])?;
     let workers = db
         .prepare_cached(
-            "DELETE FROM workers WHERE (silent OR NOT simple) AND NOT drain AND NOT paused AND last_seen_at < ?1",
+            "DELETE FROM workers WHERE (silent OR NOT simple) AND NOT drain AND NOT paused AND last_seen_at < ?1
+             AND standing IS NULL",
         )?
         .execute([int(now.0.saturating_sub(WORKER_MS))])?;
     Ok(answers + workers)
@@ -354,7 +356,7 @@ fn write_unit(db: &Connection, unit: &UnitRow) -> Result<(), StoreError> {
 }
 
 fn write_worker(db: &Connection, worker: &WorkerRow) -> Result<(), StoreError> {
-    db.prepare_cached("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+    db.prepare_cached("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
         worker.id.as_str(),
         worker.simple,
         worker.language,
@@ -362,6 +364,7 @@ fn write_worker(db: &Connection, worker: &WorkerRow) -> Result<(), StoreError> {
         worker.drain,
         worker.paused,
         int(worker.last_seen_at.0),
+        worker.standing.as_ref().and_then(|standing| serde_json::to_string(standing).ok()),
     ])?;
     Ok(())
 }
@@ -391,7 +394,7 @@ impl Store for SqliteStore {
         }
         let db = &self.writer.db;
         let mut statement =
-            db.prepare("SELECT id, simple, language, silent, drain, paused, last_seen_at FROM workers")?;
+            db.prepare("SELECT id, simple, language, silent, drain, paused, last_seen_at, standing FROM workers")?;
         let workers = statement.query_map([], |row| {
             Ok((
                 row.get::<_, String>(0)?,
@@ -401,14 +404,16 @@ impl Store for SqliteStore {
                 row.get(4)?,
                 row.get(5)?,
                 row.get::<_, i64>(6)?,
+                row.get::<_, Option<String>>(7)?,
             ))
         })?;
         let mut known = Vec::new();
         for row in workers {
-            let (id, simple, language, silent, drain, paused, seen) = row?;
+            let (id, simple, language, silent, drain, paused, seen, standing) = row?;
             if let Ok(id) = id.parse() {
                 let last_seen_at = Timestamp(u64::try_from(seen).unwrap_or(0));
-                known.push(WorkerRow { id, simple, language, silent, drain, paused, last_seen_at });
+                let standing = standing.and_then(|standing| serde_json::from_str(&standing).ok());
+                known.push(WorkerRow { id, simple, language, silent, drain, paused, last_seen_at, standing });
             }
         }
         let mut ended = Vec::new();

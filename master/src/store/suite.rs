@@ -168,6 +168,7 @@ fn workers_that_fell_silent_are_forgotten_and_others_are_not() {
             drain,
             paused: false,
             last_seen_at: NOW,
+            standing: None,
         };
         let workers = vec![worker("gone", true, false), worker("drained", true, true), worker("there", false, false)];
         store.commit(&Changes { workers, ..Changes::default() }, &[]).unwrap();

@@ -70,6 +70,9 @@ fn filter(mut params: Params) -> Result<JobFilter, Failure> {
         None => None,
     };
     let (limit, cursor) = params.page()?;
+    if cursor.as_ref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
+        return Err(bad_parameter("cursor", "is no cursor of this list"));
+    }
     let filter =
         JobFilter { states, kind, queue: params.one("queue")?, project: params.one("project")?, label, limit, cursor };
     params.finish()?;
@@ -138,7 +141,39 @@ pub async fn units(
 ) -> Result<Json<rest::Page<rest::Unit>>, Failure> {
     let (limit, cursor) = params.page()?;
     params.finish()?;
+    index(cursor.as_deref())?;
     Ok(Json(app.handle.units(id, limit, cursor).await?))
+}
+
+/// Whether every nonce or input of a job that was cut into units was computed exactly once, and by whom.
+#[utoipa::path(
+    get, path = "/jobs/{id}/audit", tag = "jobs", operation_id = "audit_job",
+    params(
+        ("id" = String, Path, description = "The job's UUID"),
+        ("limit" = Option<u32>, Query, description = "Of the units, 1 to 500, 50 without it"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, body = rest::Audit),
+        (status = 400, description = "A parameter is wrong", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such job", body = rest::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is one unit", body = rest::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn audit(
+    State(app): State<Arc<App>>,
+    JobPath(id): JobPath,
+    mut params: Params,
+) -> Result<Json<rest::Audit>, Failure> {
+    let (limit, cursor) = params.page()?;
+    params.finish()?;
+    let from = index(cursor.as_deref())?;
+    Ok(Json(app.handle.audit(id, limit, from).await?))
+}
+
+/// The index of a unit with which a page begins.
+fn index(cursor: Option<&str>) -> Result<u32, Failure> {
+    cursor.map_or(Ok(0), str::parse).map_err(|_| bad_parameter("cursor", "is no cursor of this list"))
 }
 
 /// Cancels a job that has not ended.

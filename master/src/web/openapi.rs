@@ -38,6 +38,7 @@ pub fn routes(version: &str) -> (axum::Router<std::sync::Arc<App>>, OpenApi) {
         .routes(routes!(batch::submit_batch))
         .routes(routes!(jobs::get, jobs::change))
         .routes(routes!(jobs::units))
+        .routes(routes!(jobs::audit))
         .routes(routes!(events::events))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))

@@ -78,7 +78,12 @@ fn a_search_that_finds_too_much_ends_with_what_it_found() {
         let (from, to) = task.part.unwrap();
         let found: Vec<_> =
             (from..to).map(|nonce| flota_proto::kinds::Found { nonce, hash: HexBytes(vec![0; 32]) }).collect();
-        let result = flota_proto::kinds::SearchResult { found, hashes_computed: to - from, covered: vec![[from, to]] };
+        let result = flota_proto::kinds::SearchResult {
+            found,
+            hashes_computed: to - from,
+            covered: vec![[from, to]],
+            proof: Vec::new().into(),
+        };
         let output = serde_json::to_vec(&result).unwrap().into();
         let result = UnitResult { unit: task.unit, attempt: task.attempt, output, elapsed_ms: 1, hashes: to - from };
         effects = fleet.report(stream, Report { results: vec![result], ..Report::default() });

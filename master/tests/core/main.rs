@@ -10,6 +10,7 @@ mod fleet;
 mod mined;
 mod restart;
 mod retries;
+mod trust;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use flota_master::core::record::{JobHead, JobRow, StoredJob, UnitRow, WorkerRow};
 use flota_master::core::{Changes, Core, Limits, Seq};
-use flota_proto::{JobId, Timestamp, WorkerId};
+use flota_proto::rest::JobState;
+use flota_proto::{JobId, Timestamp, UnitId, WorkerId};
 
 /// What was committed.
 #[derive(Clone, Default)]
@@ -61,6 +62,13 @@ impl Disk {
     pub fn job(&self, id: JobId) -> Option<StoredJob> {
         let found = self.jobs.iter().find(|(_, (head, ..))| head.id == id)?;
         Some(self.stored(*found.0))
+    }
+
+    /// Units whose results were taken out again because of a lie.
+    pub fn distrusted(&self) -> Vec<UnitId> {
+        let lied = |unit: &UnitRow| unit.state != JobState::Completed && unit.tries.contains("wrong_result");
+        let id = |unit: &UnitRow| UnitId { job: self.jobs[&unit.seq].0.id, index: unit.index };
+        self.units.values().filter(|unit| lied(unit)).map(id).collect()
     }
 
     /// The stored attempt of a unit.

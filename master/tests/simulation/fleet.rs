@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flota_master::core::{Assignment, Input};
+use flota_master::core::{Assignment, Input, Verify};
 use flota_master::handle::{Heartbeat, Report, StreamId, UnitFailure, UnitResult, WorkerControl};
 use flota_proto::mqtt::{WorkerState, WorkerStatus};
 use flota_proto::rest::JobError;
@@ -78,6 +78,10 @@ impl World {
         let work_ms = slow * self.rng.random_range(10..4000);
         let fails = self.trouble(Trouble::UnitsFail, 8);
         let finds = assignment.part.filter(|_| self.chance(3)).map(|(from, _)| from);
+        // The last worker lies now and then, where somebody looks.
+        let may_lie = self.faults && self.limits.verify != Verify::Off && index + 1 == self.workers.len();
+        let lies = may_lie && self.chance(20);
+        let finds = finds.or(assignment.part.filter(|_| lies).map(|(from, _)| from));
         let worker = &mut self.workers[index];
         if worker.held.contains_key(&key) || worker.finished.contains_key(&key) {
             return;
@@ -85,8 +89,14 @@ impl World {
         if worker.resting {
             return self.report(index, Report { returned: vec![key], ..Report::default() });
         }
-        let held =
-            Held { kind: assignment.kind, part: assignment.part, done_at: self.now.after_ms(work_ms), fails, finds };
+        let held = Held {
+            kind: assignment.kind,
+            part: assignment.part,
+            done_at: self.now.after_ms(work_ms),
+            fails,
+            finds,
+            lies,
+        };
         worker.held.insert(key, held);
         let started = assignment.unit.index.is_multiple_of(2);
         let report = Report { accepted: vec![(key.0, key.1, started)], ..Report::default() };

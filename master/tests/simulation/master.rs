@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use flota_master::core::record::decode_events;
-use flota_master::core::{Assignment, Effect, Event, Input, Moment, What};
+use flota_master::core::{Assignment, Check, Effect, Event, Input, Moment, Verdict, What};
 use flota_master::handle::StreamId;
 use flota_proto::rest::JobEvent;
 use flota_proto::{JobId, UnitId};
 use rand::Rng;
 
 use crate::trouble::Trouble;
+use crate::worker::LIE;
 use crate::world::{Message, ToWorker, World};
 
 /// What a user is told once the batch is stored.
@@ -140,6 +141,9 @@ impl World {
             None => self.disk.restore(self.limits, self.now),
         };
         self.passed.clear();
+        for unit in self.disk.distrusted() {
+            self.completed.remove(&unit);
+        }
         self.streams.clear();
         for worker in &mut self.workers {
             worker.stream = None;
@@ -202,6 +206,10 @@ impl World {
                 let delay = self.delay();
                 self.send(delay, Message::Wanted(worker, control));
             }
+            Effect::Check(check) => self.check(&check),
+            // It counted, and counts again.
+            Effect::Distrusted(unit) => drop(self.completed.remove(&unit)),
+            Effect::Quarantined { worker, reason, .. } => self.note(format!("{worker} is set aside: {reason}")),
             Effect::Ended(_) | Effect::Worker(_) | Effect::Attempt(_) | Effect::Hashes(_) | Effect::Mined(..) => {}
         }
     }
@@ -231,9 +239,18 @@ impl World {
         }
         let finished = self.workers.iter().find_map(|worker| worker.finished.get(&(unit, attempt)));
         let lied = self.lied.contains(&(unit, attempt));
-        if finished.is_some_and(|held| !held.fails) && !lied && !self.completed.insert(unit) {
+        if finished.is_some_and(|held| !held.fails && !held.lies) && !lied && !self.completed.insert(unit) {
             self.fail(&format!("a result of {unit} counted twice"));
         }
+    }
+
+    /// The verifier sees every lie that it looks at, and finds are always looked at.
+    fn check(&mut self, check: &Check) {
+        let lie = check.output.windows(LIE.len()).any(|part| part == LIE.as_bytes());
+        let verdict = if lie { Verdict::Wrong("it lied".into()) } else { Verdict::Right(check.samples) };
+        let delay = self.delay();
+        let input = Input::Checked { unit: check.unit, attempt: check.attempt, verdict };
+        self.send(delay, Message::Said(Box::new(input)));
     }
 
     fn publish(&mut self, assignment: Assignment) {

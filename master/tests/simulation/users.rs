@@ -13,6 +13,7 @@ use rand::Rng;
 use uuid::Uuid;
 
 use crate::master::Answer;
+use crate::worker::LIE;
 use crate::world::World;
 
 /// What was promised about a job.
@@ -236,6 +237,9 @@ impl World {
                 let found = json["found"].as_array().is_some_and(|found| !found.is_empty());
                 if json["covered"] != whole && !(first && found) {
                     self.fail(&format!("job {id} covered {} of {whole}", json["covered"]));
+                }
+                if result.windows(LIE.len()).any(|part| part == LIE.as_bytes()) {
+                    self.fail(&format!("job {id} has an invented find"));
                 }
                 let ranges: Vec<[u64; 2]> = serde_json::from_value(json["covered"].clone()).expect("ranges");
                 let covered: u64 = ranges.iter().map(|[from, to]| to - from).sum();

@@ -8,6 +8,9 @@ use flota_proto::mqtt::{Capabilities, Load, Register};
 use flota_proto::rest::JobError;
 use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
 
+/// How the hash of an invented find begins.
+pub const LIE: &str = "11ee";
+
 /// An attempt at a worker.
 #[derive(Clone, Debug)]
 pub struct Held {
@@ -16,6 +19,8 @@ pub struct Held {
     pub done_at: Timestamp,
     pub fails: bool,
     pub finds: Option<u64>,
+    /// What it finds is invented.
+    pub lies: bool,
 }
 
 pub struct SimWorker {
@@ -127,11 +132,15 @@ impl SimWorker {
 pub fn output(unit: UnitId, held: &Held) -> Vec<u8> {
     let json = match (held.kind, held.part) {
         (Kind::RandomxSearch, Some((from, to))) => {
-            let found = held.finds.map(|nonce| flota_proto::kinds::Found { nonce, hash: vec![0; 32].into() });
+            let found = held.finds.map(|nonce| flota_proto::kinds::Found {
+                nonce,
+                hash: (if held.lies { [0x11, 0xee] } else { [0, 0] }).repeat(16).into(),
+            });
             serde_json::to_value(SearchResult {
                 found: found.into_iter().collect(),
                 hashes_computed: to - from,
                 covered: vec![[from, to]],
+                proof: Vec::new().into(),
             })
         }
         (Kind::RandomxHash, Some((from, to))) => {

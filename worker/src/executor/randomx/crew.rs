@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +30,10 @@ pub trait Work: Send + Sync {
     fn input<'a>(&'a self, index: u64, buffer: &'a mut Vec<u8>) -> &'a [u8];
     /// What a hash is worth.
     fn judge(&self, hash: &[u8; HASH_BYTES]) -> Verdict;
+    /// Whether the result says something of every hash.
+    fn shows_all(&self) -> bool {
+        false
+    }
 }
 
 /// What to do with a hash.
@@ -68,6 +72,8 @@ pub struct Crew {
     hashed: AtomicU64,
     enough: AtomicBool,
     kept: Mutex<Vec<(u64, [u8; HASH_BYTES])>>,
+    /// The two highest bytes of each hash by index, the highest first, where they are wanted.
+    tops: Vec<AtomicU16>,
     stop: CancellationToken,
     rates: Arc<Rates>,
 }
@@ -77,6 +83,8 @@ pub struct Crew {
 pub struct Computed {
     /// By index.
     pub kept: Vec<(u64, [u8; HASH_BYTES])>,
+    /// The two highest bytes of each hash, the highest first, by index; empty where they are not wanted.
+    pub tops: Vec<u8>,
     /// Every index below it was hashed, once, and no other.
     pub hashed: u64,
 }
@@ -93,13 +101,14 @@ pub enum Back {
 }
 
 impl Crew {
-    /// Nothing is computed yet; `stop` ends it early.
-    pub fn new(stop: CancellationToken, rates: Arc<Rates>) -> Self {
+    /// Nothing is computed yet; `stop` ends it early. Something of each of the first `shown` hashes is kept.
+    pub fn new(stop: CancellationToken, rates: Arc<Rates>, shown: u64) -> Self {
         Self {
             taken: AtomicU64::new(0),
             hashed: AtomicU64::new(0),
             enough: AtomicBool::new(false),
             kept: Mutex::default(),
+            tops: (0..shown).map(|_| AtomicU16::new(0)).collect(),
             stop,
             rates,
         }
@@ -157,7 +166,9 @@ impl Crew {
         let hashed = self.hashed();
         let taken = self.taken.load(Ordering::SeqCst).min(count);
         assert_eq!(hashed, taken, "every index that was taken was hashed");
-        Computed { kept, hashed }
+        let tops = self.tops.iter().take(usize::try_from(hashed).unwrap_or(usize::MAX));
+        let tops = tops.flat_map(|top| top.load(Ordering::SeqCst).to_be_bytes()).collect();
+        Computed { kept, tops, hashed }
     }
 
     fn ended(&self, count: u64) -> bool {
@@ -236,6 +247,9 @@ impl Batch for Turn<'_> {
         let Some(index) = self.open.pop_front() else { return };
         self.hashed += 1;
         crew.hashed.fetch_add(1, Ordering::Relaxed);
+        if let Some(top) = usize::try_from(index).ok().and_then(|index| crew.tops.get(index)) {
+            top.store(u16::from_be_bytes([hash[31], hash[30]]), Ordering::SeqCst);
+        }
         let verdict = work.judge(&hash);
         if verdict != Verdict::Skip {
             crew.kept.lock().unwrap_or_else(PoisonError::into_inner).push((index, hash));

@@ -1,7 +1,7 @@
 //! What the two RandomX kinds hash, and what becomes of the hashes.
 
 use flota_proto::HexBytes;
-use flota_proto::kinds::{Find, Found, HashPayload, HashResult, Payload, SearchPayload, SearchResult};
+use flota_proto::kinds::{Find, Found, HashPayload, HashResult, Payload, SEARCH_UNIT_MAX, SearchPayload, SearchResult};
 use flota_randomx::HASH_BYTES;
 use serde::Serialize;
 
@@ -73,6 +73,7 @@ fn search_result(payload: &SearchPayload, computed: Computed) -> SearchResult {
         found: computed.kept.into_iter().take(wanted).map(|hit| found(payload.nonce_start, hit)).collect(),
         hashes_computed: computed.hashed,
         covered: covered(payload.nonce_start, computed.hashed),
+        proof: computed.tops.into(),
     }
 }
 
@@ -106,6 +107,10 @@ impl Work for Job {
                 buffer
             }
         }
+    }
+
+    fn shows_all(&self) -> bool {
+        matches!(self, Self::Search(_)) && self.count() <= SEARCH_UNIT_MAX
     }
 
     fn judge(&self, hash: &[u8; HASH_BYTES]) -> Verdict {

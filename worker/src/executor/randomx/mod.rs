@@ -111,7 +111,7 @@ impl RandomxExecutor {
             count: job.count(),
             finds_from: job.finds_from(),
             warm: AtomicBool::new(self.engine.is_warm(job.key())),
-            crew: Crew::new(stop, self.engine.rates.clone()),
+            crew: Crew::new(stop, self.engine.rates.clone(), if job.shows_all() { job.count() } else { 0 }),
         });
         let (engine, state) = (self.engine.clone(), shared.clone());
         thread::Builder::new().name("randomx-unit".to_owned()).spawn(move || {

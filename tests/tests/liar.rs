@@ -1,0 +1,127 @@
+//! A worker that invents its results is found out, set aside, and what it did is computed again by others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flota_proto::Kind;
+use flota_proto::kinds::{HashResult, Payload, SearchResult};
+use flota_tests::until::until_within;
+use flota_tests::{Mosquitto, Node, Rest, node::workers_ready};
+use flota_worker::executor::{Context, Executor, Failure, Output, Unit};
+use flota_worker::{RunningWorker, Worker, WorkerConfig};
+use rand::Rng;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+const NONCES: u64 = 150;
+
+/// Answers at once, with anything.
+struct Liar;
+
+fn invented(bytes: u64) -> Vec<u8> {
+    (0..bytes).map(|_| rand::rng().random()).collect()
+}
+
+#[async_trait]
+impl Executor for Liar {
+    fn kinds(&self) -> &[Kind] {
+        &[Kind::RandomxHash, Kind::RandomxSearch]
+    }
+
+    async fn execute(&self, unit: Unit, _: Context) -> Result<Output, Failure> {
+        let json = match unit.payload {
+            Payload::Hash(payload) => {
+                let hashes = payload.inputs.iter().map(|_| invented(32).into()).collect();
+                serde_json::to_vec(&HashResult { hashes, mode: "fast".into(), covered: Vec::new() })
+            }
+            Payload::Search(payload) => {
+                let count = payload.nonce_end - payload.nonce_start;
+                let covered = vec![[payload.nonce_start, payload.nonce_end]];
+                let proof = invented(2 * count).into();
+                serde_json::to_vec(&SearchResult { found: Vec::new(), hashes_computed: count, covered, proof })
+            }
+            Payload::Chat(_) | Payload::Embed(_) | Payload::Echo(_) => {
+                return Err(Failure::permanent("unsupported", "no"));
+            }
+        };
+        let json = json.map_err(|error| Failure::permanent("internal", error.to_string()))?;
+        Ok(Output { json: json.into(), hashes: 1_000 })
+    }
+}
+
+struct Fleet {
+    broker: Mosquitto,
+    master: Node,
+    liar: RunningWorker,
+    _directory: TempDir,
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        let broker = Mosquitto::start().await;
+        let master = Node::master(&broker.url()).start().await;
+        let directory = TempDir::new().expect("a directory");
+        let config = WorkerConfig::new("liar".parse().expect("an id"), &broker.url(), directory.path().to_owned());
+        let liar = Worker::start(config, vec![Arc::new(Liar)]).await.expect("the liar starts");
+        workers_ready(&master.rest(), 1).await;
+        Self { broker, master, liar, _directory: directory }
+    }
+}
+
+async fn caught(rest: &Rest) -> Value {
+    until_within(DEADLINE, "the liar is set aside", || async {
+        let worker = rest.get("/workers/liar").await.body.clone();
+        if worker["status"] == "quarantined" { Ok(worker) } else { Err(worker) }
+    })
+    .await
+}
+
+fn wrong_results(units: &[Value]) -> usize {
+    let tries = units.iter().filter_map(|unit| unit["attempts"].as_array()).flatten();
+    tries.filter(|attempt| attempt["error"]["code"] == "wrong_result" && attempt["worker_id"] == "liar").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_claims_nonces_it_never_hashed_is_caught_and_others_hash_them() {
+    let fleet = Fleet::start().await;
+    let rest = fleet.master.rest();
+    let job = rest
+        .submit(json!({"kind": "randomx.search", "cache": false, "payload": {
+            "key": "6b", "blob": "00".repeat(43), "nonce_offset": 39, "nonce_start": 7, "nonce_end": 7 + NONCES,
+            "target": "00".repeat(32), "find": "all",
+        }}))
+        .await;
+    let worker = caught(&rest).await;
+    let detail = worker["status_detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("wrong") && detail.contains("flota workers resume"), "{detail}");
+    let _honest = Node::worker("honest", &fleet.broker.url()).start().await;
+    let ended = until_within(DEADLINE, "the honest worker has done it all", || async {
+        let job = rest.job(&job).await;
+        if job["finished_at"].is_null() { Err(job) } else { Ok(job) }
+    })
+    .await;
+    assert_eq!((&ended["state"], &ended["failures"]), (&json!("completed"), &json!(0)), "{ended}");
+    assert_eq!(ended["result"]["covered"], json!([[7, 7 + NONCES]]));
+    let units = rest.units(&job).await;
+    assert!(wrong_results(&units) >= 1, "{units:?}");
+    assert!(units.iter().all(|unit| unit["worker_id"] == "honest"), "{units:?}");
+    fleet.liar.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invented_hashes_are_caught_with_the_first_and_the_liar_returns_by_the_operators_word() {
+    let fleet = Fleet::start().await;
+    let rest = fleet.master.rest();
+    let inputs: Vec<String> = (0..20).map(|input: u8| format!("{input:02x}")).collect();
+    let job =
+        rest.submit(json!({"kind": "randomx.hash", "cache": false, "payload": {"key": "6b", "inputs": inputs}})).await;
+    caught(&rest).await;
+    let units = rest.units(&job).await;
+    assert_eq!(wrong_results(&units), 1, "{units:?}");
+    rest.post(&format!("/jobs/{job}/cancel"), &json!({})).await.expect(200);
+    let released = rest.post("/workers/liar/resume", &json!({})).await.expect(200);
+    assert_eq!(released.body["status"], "idle", "{}", released.body);
+    fleet.liar.shutdown().await;
+}
