@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use flota_common::clock;
-use flota_proto::mqtt::{Command, Control, LogLine, Register, WorkerState, WorkerStatus};
+use flota_proto::mqtt::{Command, Control, Register, WorkerState, WorkerStatus};
 use flota_proto::{Class, Kind, UnitId};
 use flota_worker::executor::{Executor, echo::Echo};
 use flota_worker::{StartError, Stopped, Worker};
@@ -53,6 +53,8 @@ async fn a_worker_registers_computes_what_it_is_sent_and_says_goodbye() {
     assert_eq!(idle.boot_id, register.boot_id);
     let hello = fleet.report("hello", |report| report.hello.is_some()).await.hello.unwrap();
     assert_eq!((hello.worker_id.as_str(), hello.boot_id), ("w-1", register.boot_id));
+    let line = fleet.welcomed().await;
+    assert_eq!((line.source.as_str(), line.level.as_deref()), ("w-1", Some("info")));
 
     // What a replaced master says is ignored.
     fleet.send(2, vec![echo("\"old\"")]);
@@ -62,8 +64,6 @@ async fn a_worker_registers_computes_what_it_is_sent_and_says_goodbye() {
     results.sort_by_key(|result| result.output.len());
     let outputs: Vec<_> = results.iter().map(|result| std::str::from_utf8(&result.output).unwrap()).collect();
     assert_eq!(outputs, [r#"{"value":1}"#, r#"{"value":{"a":[1.50]}}"#]);
-    let line: LogLine = fleet.message("flota/logs").await;
-    assert_eq!((line.source.as_str(), line.level.as_deref()), ("w-1", Some("info")));
 
     worker.shutdown().await;
     for topic in [STATUS, STATE] {
@@ -112,7 +112,7 @@ async fn commands_are_carried_out_once_and_acknowledged_unless_old_or_expired() 
     let mut fleet = Fleet::start().await;
     fleet.say_master(3, "one");
     let worker = fleet.worker().await;
-    fleet.report("hello", |report| report.hello.is_some()).await;
+    fleet.welcomed().await;
     let expired = Control { expires_at_ms: 1, ..control("expired", 3, Command::Stop) };
     for command in [
         expired,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use flota_common::clock;
 use flota_common::mqtt::{Client, Event, Events};
-use flota_proto::mqtt::{Control, MasterStatus, Presence, Task, Tasks};
+use flota_proto::mqtt::{Control, LogLine, MasterStatus, Presence, Task, Tasks};
 use flota_proto::v1::worker_callback_server::{WorkerCallback, WorkerCallbackServer};
 use flota_proto::{JobId, Kind, PROTOCOL, UnitId, v1};
 use flota_worker::executor::{Executor, echo::Echo};
@@ -131,6 +131,17 @@ impl Fleet {
                 }
                 Event::Message { topic, payload, .. } => self.seen.push_back((topic, payload)),
                 Event::Connected { .. } | Event::Disconnected { .. } => {}
+            }
+        }
+    }
+
+    /// Waits until the worker has taken in a `Welcome`: from then on it knows which epochs are too old. Answers with the
+    /// log line that says so.
+    pub async fn welcomed(&mut self) -> LogLine {
+        loop {
+            let line: LogLine = self.message("flota/logs").await;
+            if line.message.contains("reports to the master") {
+                return line;
             }
         }
     }
