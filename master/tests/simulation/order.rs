@@ -9,9 +9,8 @@ use flota_proto::Class;
 
 use crate::world::World;
 
-/// How often one owner may be served while another waits: turns are even, but an owner whose turn came when no worker had room for it
-/// catches up, and at the start of a master all begin at once.
-const TURNS_MAX: u32 = 16;
+/// How often one owner may be served while another waits: turns are even, but who was served last may be served first.
+const TURNS_MAX: u32 = 4;
 
 /// Turns of others, by who waits for them.
 pub type Passed = BTreeMap<(Class, u8, Arc<str>), BTreeMap<Arc<str>, u32>>;
