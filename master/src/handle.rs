@@ -79,6 +79,10 @@ pub struct JobFilter {
     pub project: Option<String>,
     /// With this label.
     pub label: Option<(String, String)>,
+    /// Submitted by this owner.
+    pub owner: Option<String>,
+    /// Whose error has this code.
+    pub code: Option<String>,
     /// 1 to 500.
     pub limit: usize,
     /// Where the page begins.

@@ -92,6 +92,15 @@ async fn failed_jobs_are_counted_and_started_again_by_filter() {
     let counted = retry(json!({"queue": "a", "code": code, "dry_run": true})).await.expect(200).body;
     assert_eq!((&counted["matched"], &counted["retried"]), (&json!(2), &json!(0)), "{counted}");
     assert_eq!(retry(json!({"code": "no_such"})).await.expect(200).body["matched"], 0);
+    assert_eq!(retry(json!({"owner": "nobody"})).await.expect(200).body["matched"], 0);
+    let listed = async |query: &str| {
+        rest.get(&format!("/jobs?{query}")).await.expect(200).body["items"].as_array().map(Vec::len)
+    };
+    let code = code.as_str().unwrap_or_default();
+    assert_eq!(listed(&format!("queue=a&code={code}")).await, Some(2));
+    assert_eq!(listed("queue=a&code=no_such").await, Some(0));
+    assert_eq!(listed("queue=a&owner=nobody").await, Some(0));
+    assert_eq!(listed("queue=a&state=pending&code=no_such").await, Some(0));
     assert_eq!(retry(json!({"state": ["completed"]})).await.status, 422);
     assert_eq!(retry(json!({"stat": ["failed"]})).await.status, 422);
     let done = retry(json!({"queue": "a"})).await.expect(200).body;

@@ -96,6 +96,9 @@ async fn a_worker_that_claims_nonces_it_never_hashed_is_caught_and_others_hash_t
     let worker = caught(&rest).await;
     let detail = worker["status_detail"].as_str().unwrap_or_default();
     assert!(detail.contains("wrong") && detail.contains("flota workers resume"), "{detail}");
+    let quarantine = &worker["quarantine"];
+    assert!(quarantine["reason"].as_str().is_some_and(|reason| detail.contains(reason)), "{worker}");
+    assert!(quarantine["since"].is_string() && quarantine["until"].is_string(), "{worker}");
     let _honest = Node::worker("honest", &fleet.broker.url()).start().await;
     let ended = until_within(DEADLINE, "the honest worker has done it all", || async {
         let job = rest.job(&job).await;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::keep_first;
 use crate::api::{Api, with_query};
-use crate::args::{Jobs, JobsCommand, JobsList, JobsRetry};
+use crate::args::{Jobs, JobsCommand, JobsFilter, JobsList, JobsRetry};
 use crate::failure::Failure;
 use crate::follow::{self, what_happens};
 use crate::output::{Hue, Out, ago, between};
@@ -60,11 +60,14 @@ async fn list(api: &Api, out: &Out, filter: &JobsList) -> Result<(), Failure> {
 fn query(filter: &JobsList, limit: u32, cursor: Option<&str>) -> Vec<(&'static str, String)> {
     let mut query = vec![("limit", limit.to_string())];
     let mut add = |name, value: Option<String>| query.extend(value.map(|value| (name, value)));
+    let JobsFilter { kind, queue, project, label, owner, code } = filter.filter.clone();
     add("state", filter.state.map(|state| state.as_str().to_owned()));
-    add("kind", filter.kind.map(|kind| kind.to_string()));
-    add("queue", filter.queue.clone());
-    add("project", filter.project.clone());
-    add("label", filter.label.as_ref().map(|(name, value)| format!("{name}={value}")));
+    add("kind", kind.map(|kind| kind.to_string()));
+    add("queue", queue);
+    add("project", project);
+    add("label", label.map(|(name, value)| format!("{name}={value}")));
+    add("owner", owner);
+    add("code", code);
     add("cursor", cursor.map(str::to_owned));
     query
 }
@@ -259,13 +262,15 @@ fn text_of(event: &JobEvent, field: &str) -> String {
 }
 
 async fn retry_many(api: &Api, out: &Out, which: JobsRetry) -> Result<(), Failure> {
+    let JobsFilter { kind, queue, project, label, owner, code } = which.filter;
     let mut wanted = RetryJobs {
         state: which.state.into_iter().collect(),
-        kind: which.kind.map(|kind| kind.as_str().to_owned()),
-        queue: which.queue,
-        project: which.project,
-        label: which.label.map(|(name, value)| format!("{name}={value}")),
-        code: which.code,
+        kind: kind.map(|kind| kind.as_str().to_owned()),
+        queue,
+        project,
+        label: label.map(|(name, value)| format!("{name}={value}")),
+        owner,
+        code,
         dry_run: which.dry_run,
         cursor: None,
     };

@@ -330,6 +330,8 @@ fn matches(job: &Job, filter: &JobFilter) -> bool {
             .label
             .as_ref()
             .is_none_or(|(name, value)| job.spec.labels.as_ref().is_some_and(|labels| labels.get(name) == Some(value)))
+        && filter.owner.as_ref().is_none_or(|owner| **owner == *job.spec.owner)
+        && filter.code.as_ref().is_none_or(|code| job.error.as_ref().is_some_and(|error| error.code == *code))
 }
 
 fn status_detail(worker: &Worker) -> Option<String> {
@@ -341,6 +343,11 @@ fn status_detail(worker: &Worker) -> Option<String> {
     Some(format!("did not accept what was published to it; tried again at {}", until.to_rfc3339()))
 }
 
+fn quarantine_view(quarantine: &Quarantine) -> rest::Quarantine {
+    let Quarantine { reason, since, until } = quarantine.clone();
+    rest::Quarantine { reason, since, until }
+}
+
 fn worker_view(worker: &Worker) -> rest::Worker {
     rest::Worker {
         worker_id: worker.id.clone(),
@@ -350,6 +357,7 @@ fn worker_view(worker: &Worker) -> rest::Worker {
         boot_id: worker.boot_id.clone(),
         status: worker.state(),
         status_detail: status_detail(worker),
+        quarantine: worker.standing.quarantine.as_ref().map(quarantine_view),
         slots: worker.slots.clone(),
         prefetch: worker.prefetch.clone(),
         running: worker.held_by_class.iter().filter(|(_, held)| **held > 0).map(|(c, h)| (*c, *h)).collect(),

@@ -6,6 +6,7 @@ mod rows;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+mod writes;
 
 use std::path::PathBuf;
 

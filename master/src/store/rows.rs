@@ -1,4 +1,4 @@
-//! Rows of SQL to records and back: the order of columns is spelt here and in `sqlite.rs` only.
+//! Rows of SQL to records and back: the order of columns is spelt here and in `writes.rs` only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -197,6 +197,9 @@ fn a_list_is_filtered_and_newest_first() {
         assert_eq!(list(JobFilter { queue: Some("x".into()), ..JobFilter::default() }), []);
         assert_eq!(list(JobFilter { label: Some(("a".into(), "b".into())), ..JobFilter::default() }).len(), 2);
         assert_eq!(list(JobFilter { label: Some(("a".into(), "c".into())), ..JobFilter::default() }), []);
+        assert_eq!(list(JobFilter { owner: Some("ann".into()), ..JobFilter::default() }).len(), 2);
+        assert_eq!(list(JobFilter { owner: Some("bob".into()), ..JobFilter::default() }), []);
+        assert_eq!(list(JobFilter { code: Some("timeout".into()), ..JobFilter::default() }), []);
     });
 }
 

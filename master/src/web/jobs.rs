@@ -36,6 +36,10 @@ pub struct ListParams {
     project: Option<String>,
     /// `NAME=VALUE`
     label: Option<String>,
+    /// Submitted by this owner.
+    owner: Option<String>,
+    /// Whose error has this code.
+    code: Option<String>,
     /// 1 to 500, 50 without it.
     limit: Option<u32>,
     /// `next_cursor` of the page before.
@@ -73,8 +77,17 @@ fn filter(mut params: Params) -> Result<JobFilter, Failure> {
     if cursor.as_ref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
         return Err(bad_parameter("cursor", "is no cursor of this list"));
     }
-    let filter =
-        JobFilter { states, kind, queue: params.one("queue")?, project: params.one("project")?, label, limit, cursor };
+    let filter = JobFilter {
+        states,
+        kind,
+        queue: params.one("queue")?,
+        project: params.one("project")?,
+        label,
+        owner: params.one("owner")?,
+        code: params.one("code")?,
+        limit,
+        cursor,
+    };
     params.finish()?;
     Ok(filter)
 }
@@ -233,9 +246,7 @@ pub async fn retry_many(
     let mut done = rest::RetriedJobs { matched: 0, retried: 0, refused: Vec::new(), next_cursor: None };
     for _ in 0..RETRY_PAGES_MAX {
         let page = app.handle.jobs(filter.clone()).await?;
-        let with_code =
-            |job: &rest::Job| wanted.code.is_none() || job.error.as_ref().map(|e| &e.code) == wanted.code.as_ref();
-        let ids: Vec<JobId> = page.items.iter().filter(|job| with_code(job)).map(|job| job.id).collect();
+        let ids: Vec<JobId> = page.items.iter().map(|job| job.id).collect();
         done.matched += ids.len() as u64;
         if !wanted.dry_run {
             // All at once, so that they share their commits.
@@ -271,8 +282,8 @@ fn replayable(wanted: &rest::RetryJobs) -> Result<JobFilter, Failure> {
         Some(Some((name, value))) if !name.is_empty() => Some((name.to_owned(), value.to_owned())),
         Some(_) => return Err(wrong("label", "must be NAME=VALUE")),
     };
-    let (queue, project, cursor) = (wanted.queue.clone(), wanted.project.clone(), wanted.cursor.clone());
-    Ok(JobFilter { states, kind, queue, project, label, limit: RETRY_PAGE, cursor })
+    let rest::RetryJobs { queue, project, owner, code, cursor, .. } = wanted.clone();
+    Ok(JobFilter { states, kind, queue, project, label, owner, code, limit: RETRY_PAGE, cursor })
 }
 
 /// Changes the priority of a job that has not ended.

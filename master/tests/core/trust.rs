@@ -198,10 +198,15 @@ fn a_quarantine_outlives_the_master_and_ends_in_its_time() {
     let (_, effects) = fleet.worker("w1");
     assert!(tasks(&effects).is_empty());
     assert_eq!(status(&fleet, "w1"), WorkerState::Quarantined);
-    let detail = fleet.core.worker_view(&worker("w1")).unwrap().status_detail.unwrap();
+    let view = fleet.core.worker_view(&worker("w1")).unwrap();
+    let detail = view.status_detail.unwrap();
     assert!(detail.contains("wrong") && detail.contains("resume"), "{detail}");
+    let quarantine = view.quarantine.unwrap();
+    assert!(detail.contains(&quarantine.reason), "{quarantine:?}");
+    assert_eq!(quarantine.until.unwrap().since_ms(quarantine.since), HOUR_MS);
     fleet.after(HOUR_MS);
     assert_eq!(status(&fleet, "w1"), WorkerState::Idle);
+    assert_eq!(fleet.core.worker_view(&worker("w1")).unwrap().quarantine, None);
 }
 
 #[test]
