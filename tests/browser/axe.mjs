@@ -94,6 +94,10 @@ async function tour(page, get, name) {
   await get('help').waitFor();
   await look('help');
   await get('help-close').click();
+  await page.keyboard.press('Control+k');
+  await get('palette').waitFor();
+  await look('palette');
+  await get('palette-close').click();
   await page.goto(`${url}#/ask`);
   await dialog(name.includes('phone') ? 'open-settings-phone' : 'open-settings', 'settings');
   return found;
@@ -112,4 +116,4 @@ for (const locale of ['en', 'es']) {
   );
 }
 assert.deepEqual(found, [], found.join('\n'));
-assert.equal(looked, 2 * 2 * 17);
+assert.equal(looked, 2 * 2 * 18);

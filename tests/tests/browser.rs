@@ -114,6 +114,13 @@ async fn failed_jobs_are_replayed_a_wrong_source_is_refused_and_hashing_is_shown
     passes("ops", &[&fleet.url()], fleet.directory()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_reached_by_keys_and_files_go_along_with_a_question() {
+    let fleet = Node::up().start().await;
+    workers_ready(&fleet.rest(), 1).await;
+    passes("keys", &[&fleet.url()], fleet.directory()).await;
+}
+
 async fn axe_finds_nothing(size: &str) {
     let gemini = FakeGemini::start_with(models()).await.expect("failed to start the stand-in");
     gemini.for_model("gemini-3.5-flash-lite", Script::text(&[MARKDOWN], "STOP"));

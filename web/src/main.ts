@@ -6,8 +6,10 @@ import { chat } from './ask/chat.svelte';
 import { fleet } from './fleet/fleet.svelte';
 import { link } from './lib/link.svelte';
 import { prefs } from './lib/prefs.svelte';
+import { followKeyboard } from './shell/viewport';
 
 prefs.apply();
+followKeyboard();
 chat.start();
 fleet.start();
 mount(App, { target: document.getElementById('app')! });

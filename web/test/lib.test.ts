@@ -1,7 +1,7 @@
 // The pure pieces below the pages.
 import { describe, expect, it } from 'vitest';
 import { sparkPath } from '../src/fleet/spark';
-import { answersQuestions, chatModels, setAside, slotUse, totals } from '../src/fleet/workers';
+import { answersQuestions, chatModels, slotUse, totals } from '../src/fleet/workers';
 import { addEvent, eventText } from '../src/jobs/events';
 import { initialValues, jobOf } from '../src/jobs/kinds';
 import { timeline } from '../src/jobs/timeline';
@@ -9,7 +9,7 @@ import { readableJson } from '../src/jobs/json';
 import { Problem, errorAt, normalPath } from '../src/lib/problem';
 import type { Job, JobEvent, Worker } from '../src/lib/types';
 import { uuidTime, uuidv7 } from '../src/lib/uuid';
-import { asText, fits, wordsOf } from '../src/logs/lines';
+import { asText, fits, parts, wordsOf } from '../src/logs/lines';
 
 describe('problems', () => {
   it('name the field in any of the usual ways', () => {
@@ -149,9 +149,7 @@ it('lists of numbers stand on one line, text stays as it is', () => {
   expect(readableJson({ v: [[1, -2.5e-7], []], s: '[\n1\n]' })).toBe('{\n  "v": [\n    [1, -2.5e-7],\n    []\n  ],\n  "s": "[\\n1\\n]"\n}');
 });
 
-it('why a worker was set aside is taken apart from until when', () => {
-  const detail = 'set aside: its hash of nonce 7 was wrong; released at 2026-11-21T15:00:00.000Z, or by `flota workers resume`';
-  expect(setAside(detail)).toEqual({ reason: 'its hash of nonce 7 was wrong', until: Date.parse('2026-11-21T15:00:00Z') });
-  expect(setAside('something else')).toEqual({ reason: 'something else', until: null });
-  expect(setAside(null).until).toBeNull();
+it('what is looked for in a log line is marked, whatever it is made of', () => {
+  expect(parts('Job a+b is done', ['a+b', 'JOB'])).toEqual([{ text: 'Job', hit: true }, { text: ' ', hit: false }, { text: 'a+b', hit: true }, { text: ' is done', hit: false }]);
+  expect(parts('x', [])).toEqual([{ text: 'x', hit: false }]);
 });

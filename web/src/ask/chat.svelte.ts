@@ -10,6 +10,7 @@ import { uuidTime, uuidv7 } from '../lib/uuid';
 import { applyEvent, applyJob, applyQueued, applyResponse, fail, newAnswer, open, type Answer, type Turn } from './answer';
 import * as history from './history';
 import { messages, titleOf } from './messages';
+import { newestFirst } from './recall';
 import * as remote from './remote';
 import { leafBelow, path, versions } from './tree';
 
@@ -21,6 +22,8 @@ const ANSWER_MS = 400;
 /** Shorter conversations are sent whole. */
 const LONG_TURNS = 3;
 const LOST_MS = 20_000;
+/** How many conversations the arrow keys look back into. */
+const ASKED_CHATS = 10;
 /** How often one that waits asks why, which no event tells. */
 const WHY_MS = 3000;
 
@@ -95,6 +98,13 @@ class Chat {
     this.entries = history.rename(id, title);
     const entry = this.entries.find((known) => known.id === id);
     if (entry) remote.rename(entry, title);
+  }
+
+  /** What was asked before, the newest first: in this conversation, then in the latest others. */
+  asked(): string[] {
+    const others = this.entries.filter((entry) => entry.id !== this.conversation?.id).slice(0, ASKED_CHATS);
+    const before = others.toReversed().flatMap((entry) => history.load(entry.id)?.turns ?? []);
+    return newestFirst([...before, ...this.turns].map((turn) => turn.query));
   }
 
   /** Asks, and returns the id of the conversation. */

@@ -26,14 +26,6 @@ export function answersQuestions(workers: Worker[]): boolean {
   return chatModels(workers).length > 0 || serving(workers).some(simple);
 }
 
-/** What the master says of a worker in quarantine, `set aside: REASON; released at TIME, or …`, taken apart. */
-export function setAside(detail: string | null | undefined): { reason: string; until: number | null } {
-  const text = (detail ?? '').replace(/^set aside: /, '');
-  const match = /; released at (\S+?)(?:,|$)/.exec(text);
-  const until = match ? Date.parse(match[1] ?? '') : NaN;
-  return { reason: match ? text.slice(0, match.index) : text, until: Number.isFinite(until) ? until : null };
-}
-
 export interface SlotUse {
   name: string;
   used: number;

@@ -5,7 +5,7 @@ import { link } from '../lib/link.svelte';
 import type { Problem } from '../lib/problem';
 import type { Job } from '../lib/types';
 
-export const FILTERS = ['state', 'kind', 'queue', 'project', 'label'] as const;
+export const FILTERS = ['state', 'kind', 'code', 'owner', 'queue', 'project', 'label'] as const;
 export type Filters = Partial<Record<(typeof FILTERS)[number], string>>;
 
 const PAGE = 50;

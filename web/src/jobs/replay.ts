@@ -8,6 +8,7 @@ export interface ReplayFilter {
   project?: string;
   label?: string;
   code?: string;
+  owner?: string;
 }
 
 export interface Replayed {

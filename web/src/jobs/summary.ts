@@ -1,4 +1,5 @@
 // A job in half a line, from its payload where it is there. Pure.
+import { number } from '../lib/format';
 import type { Job } from '../lib/types';
 
 const MAX = 140;
@@ -8,15 +9,15 @@ function short(text: string): string {
   return line.length > MAX ? `${line.slice(0, MAX)}…` : line;
 }
 
-export function summary(job: Pick<Job, 'kind' | 'payload' | 'labels' | 'queue' | 'project'>): string {
+export function summary(job: Pick<Job, 'kind' | 'payload' | 'labels' | 'queue' | 'project'>, locale: string): string {
   const payload = (job.payload ?? {}) as Record<string, unknown>;
-  const said = payloadSummary(job.kind, payload);
+  const said = payloadSummary(job.kind, payload, locale);
   if (said) return said;
   const labels = Object.entries(job.labels ?? {}).map(([name, value]) => `${name}=${value}`);
   return [job.project, job.queue === 'default' ? null : job.queue, ...labels].filter(Boolean).join(' · ');
 }
 
-function payloadSummary(kind: string, payload: Record<string, unknown>): string {
+function payloadSummary(kind: string, payload: Record<string, unknown>, locale: string): string {
   const list = (name: string) => (Array.isArray(payload[name]) ? (payload[name] as unknown[]) : []);
   switch (kind) {
     case 'ai.chat': {
@@ -28,7 +29,7 @@ function payloadSummary(kind: string, payload: Record<string, unknown>): string 
     case 'randomx.hash':
       return list('inputs').length > 0 ? `${list('inputs').length} × RandomX` : '';
     case 'randomx.search':
-      return payload.nonce_end === undefined ? '' : `${String(payload.nonce_start)} … ${String(payload.nonce_end)}`;
+      return payload.nonce_end === undefined ? '' : `${number(Number(payload.nonce_start), locale)} … ${number(Number(payload.nonce_end), locale)}`;
     case 'echo':
       return payload.value === undefined ? '' : short(JSON.stringify(payload.value));
     default:

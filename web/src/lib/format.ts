@@ -74,6 +74,12 @@ export function dateTime(timestamp: number, locale: string): string {
   return timeFormat(locale, { dateStyle: 'medium', timeStyle: 'medium' }).format(timestamp);
 }
 
+/** A day of the ledger, which is one of UTC: 21 Nov 2026 */
+export function day(text: string, locale: string): string {
+  const at = Date.parse(text);
+  return Number.isFinite(at) ? timeFormat(locale, { dateStyle: 'medium', timeZone: 'UTC' }).format(at) : text;
+}
+
 /** 950 H/s · 12.4 kH/s · 3.1 MH/s */
 export function hashrate(perSecond: number, locale: string): string {
   const names = ['H/s', 'kH/s', 'MH/s', 'GH/s'];

@@ -103,6 +103,8 @@ export interface Worker {
   simple?: boolean;
   /** Why it is set aside, or what it waits for. */
   status_detail?: string | null;
+  /** Of one that is set aside; without a time only its operator lets it back in. */
+  quarantine?: { reason: string; since: string; until?: string | null } | null;
   slots?: Record<string, number> | null;
   running?: number | Record<string, number> | unknown[] | null;
   kinds?: string[] | null;

@@ -28,6 +28,28 @@ export function wordsOf(query: string): string[] {
   return query.toLowerCase().split(/\s+/).filter(Boolean);
 }
 
+export interface Part {
+  text: string;
+  /** One of the words that were looked for. */
+  hit: boolean;
+}
+
+/** A text in parts, so that what was looked for can be marked. */
+export function parts(text: string, words: string[]): Part[] {
+  if (words.length === 0) return [{ text, hit: false }];
+  const pattern = new RegExp(`(${words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')})`, 'gi');
+  return text
+    .split(pattern)
+    .map((part, i) => ({ text: part, hit: i % 2 === 1 }))
+    .filter((part) => part.text !== '');
+}
+
+/** A message around the id of its job, which is shown as a link; null where the id does not stand in it. */
+export function around(line: LogLine): [before: string, after: string] | null {
+  const at = line.jobId ? line.message.indexOf(line.jobId) : -1;
+  return at < 0 || !line.jobId ? null : [line.message.slice(0, at), line.message.slice(at + line.jobId.length)];
+}
+
 export function asText(lines: LogLine[]): string {
   return lines
     .map((line) => {

@@ -27,9 +27,35 @@ function pressNew(): boolean {
   return button !== null;
 }
 
+/** From row to row of a list; the first press goes to its first row. */
+function moveRow(step: 1 | -1, begin: boolean): boolean {
+  const rows = [...document.querySelectorAll<HTMLElement>('[data-row]')];
+  const at = rows.findIndex((row) => row === document.activeElement);
+  if (at < 0 && !begin) return false;
+  const next = rows[at < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, at + step))];
+  next?.focus();
+  next?.scrollIntoView({ block: 'nearest' });
+  return next !== undefined;
+}
+
+function togglePalette(event: KeyboardEvent): void {
+  if (ui.dialog !== 'palette' && document.querySelector('dialog[open]')) return;
+  event.preventDefault();
+  ui.dialog = ui.dialog === 'palette' ? null : 'palette';
+}
+
 export function handleKey(event: KeyboardEvent): void {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  if (!prefs.shortcuts || typing(event.target) || document.querySelector('dialog[open]')) return;
+  if (event.defaultPrevented || event.altKey) return;
+  if (event.ctrlKey || event.metaKey) {
+    if (event.key.toLowerCase() === 'k' && !event.shiftKey) togglePalette(event);
+    return;
+  }
+  if (typing(event.target) || document.querySelector('dialog[open]')) return;
+  if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
+    if (moveRow(event.key === 'ArrowDown' ? 1 : -1, false)) event.preventDefault();
+    return;
+  }
+  if (!prefs.shortcuts) return;
   const pages = ['ask', 'jobs', 'fleet', 'logs'] as const;
   const page = pages[Number(event.key) - 1];
   let done = true;
@@ -37,6 +63,8 @@ export function handleKey(event: KeyboardEvent): void {
   else if (event.key === '?') ui.dialog = 'help';
   else if (event.key === '/') done = focusField();
   else if (event.key === 'n') done = pressNew();
+  else if (event.key === 'j') done = moveRow(1, true);
+  else if (event.key === 'k') done = moveRow(-1, true);
   else if (page) router.go(href(page));
   else done = false;
   if (done) event.preventDefault();

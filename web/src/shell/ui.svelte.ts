@@ -3,7 +3,7 @@
 class Ui {
   /** The field for a user's own key, above the place to write. */
   keyOpen = $state(false);
-  dialog = $state<'settings' | 'help' | null>(null);
+  dialog = $state<'settings' | 'help' | 'palette' | null>(null);
 }
 
 export const ui = new Ui();
