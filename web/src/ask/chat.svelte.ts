@@ -17,6 +17,8 @@ import { leafBelow, path, versions } from './tree';
 type Ack = { jobId?: string; error?: Partial<JobError> | string } | null;
 
 const SAVE_MS = 400;
+/** While an answer grows: of a long conversation each save writes very much. What is lost with a browser that dies, the master has. */
+const SAVE_GROWING_MS = 2000;
 /** The answer follows the event of the end at once; if it doesn't, the job is asked. */
 const ANSWER_MS = 400;
 /** Shorter conversations are sent whole. */
@@ -278,7 +280,7 @@ class Chat {
   #changed(change: () => void): void {
     change();
     if (!this.answering) this.stopping = false;
-    this.#saving ??= setTimeout(() => this.save(), SAVE_MS);
+    this.#saving ??= setTimeout(() => this.save(), this.answering ? SAVE_GROWING_MS : SAVE_MS);
   }
 
   save(): void {

@@ -9,7 +9,13 @@ export class Stick {
   /** Action for the scrolling element; its first child is what grows. */
   container = (node: HTMLElement): { destroy(): void } => {
     this.#node = node;
-    const scrolled = () => (this.atEnd = node.scrollHeight - node.scrollTop - node.clientHeight < NEAR_PX);
+    // Only who scrolls up leaves the end: what came in between, however much, must not look like that.
+    let top = node.scrollTop;
+    const scrolled = () => {
+      if (node.scrollHeight - node.scrollTop - node.clientHeight < NEAR_PX) this.atEnd = true;
+      else if (node.scrollTop < top - 1) this.atEnd = false;
+      top = node.scrollTop;
+    };
     const grown = new ResizeObserver(() => {
       // Not away from under somebody who writes in it.
       const writing = node.contains(document.activeElement?.closest('form') ?? null);
@@ -25,6 +31,14 @@ export class Stick {
       },
     };
   };
+
+  /** Adds above what is seen without moving it. */
+  async keeping(add: () => Promise<void>): Promise<void> {
+    const node = this.#node;
+    const below = node ? node.scrollHeight - node.scrollTop : 0;
+    await add();
+    node?.scrollTo({ top: node.scrollHeight - below });
+  }
 
   toStart(): void {
     this.atEnd = false;

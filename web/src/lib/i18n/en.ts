@@ -148,6 +148,7 @@ export const en = {
     drop: 'Drop text files here',
     fileNoText: (name: string) => `${name} holds no text, so it cannot be sent.`,
     fileTooLarge: (name: string, size: string) => `${name} is too large: at most ${size}.`,
+    earlier: (n: number, text: string) => many(n, 'Show the turn before', `Show earlier (${text})`),
     whole: 'Show all of it',
     less: 'Show less',
     remedies: { key: 'Enter a key', otherKey: 'Enter another key', model: 'Choose a model', again: 'Ask again', demo: 'Use the demo' },

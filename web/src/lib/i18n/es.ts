@@ -149,6 +149,7 @@ export const es: Texts = {
     drop: 'Suelta aquí archivos de texto',
     fileNoText: (name: string) => `${name} no contiene texto, así que no se puede enviar.`,
     fileTooLarge: (name: string, size: string) => `${name} es demasiado grande: como máximo ${size}.`,
+    earlier: (n: number, text: string) => many(n, 'Ver el turno anterior', `Ver lo anterior (${text})`),
     whole: 'Ver todo',
     less: 'Ver menos',
     remedies: { key: 'Escribir una clave', otherKey: 'Escribir otra clave', model: 'Elegir un modelo', again: 'Preguntar otra vez', demo: 'Usar la demo' },
