@@ -10,6 +10,8 @@ mod digest;
 mod error;
 mod ffi;
 mod float;
+#[cfg(target_arch = "x86_64")]
+mod machine;
 mod pages;
 mod receive;
 mod region;

@@ -92,6 +92,27 @@ impl Region {
         Ok(Self { memory, bytes, pages })
     }
 
+    /// `part` again and again.
+    #[cfg(all(test, target_os = "linux"))]
+    pub fn repeating(part: &[u8], bytes: usize) -> Option<Self> {
+        use std::io::Write;
+        use std::os::fd::FromRawFd;
+        let region = Self::map(bytes, libc::MAP_NORESERVE, Pages::Small)?;
+        // SAFETY: a new file without a name, which is ours alone.
+        let mut file = unsafe { File::from_raw_fd(libc::memfd_create(c"repeating".as_ptr(), 0)) };
+        file.write_all(part).ok()?;
+        for at in (0..bytes).step_by(part.len()) {
+            let place = region.memory.as_ptr().wrapping_add(at).cast();
+            let (length, flags) = (part.len().min(bytes - at), libc::MAP_SHARED | libc::MAP_FIXED);
+            // SAFETY: it replaces a part of the mapping, which nobody uses yet.
+            let mapped = unsafe { libc::mmap(place, length, libc::PROT_READ, flags, file.as_raw_fd(), 0) };
+            if mapped == libc::MAP_FAILED {
+                return None;
+            }
+        }
+        Some(region)
+    }
+
     /// Where it begins.
     pub fn memory(&self) -> NonNull<u8> {
         self.memory

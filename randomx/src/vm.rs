@@ -4,14 +4,29 @@
 use std::ffi::c_uint;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+#[cfg(target_arch = "x86_64")]
+use std::sync::OnceLock;
 
 use crate::ffi::{self, Flags, RawVm};
 use crate::float::FloatGuard;
+#[cfg(target_arch = "x86_64")]
+use crate::machine::Machine;
 use crate::{Cache, Dataset, Error, HASH_BYTES, Pages};
 
 /// One virtual machine: computes hashes one after the other, on any one thread at a time.
 #[derive(Debug)]
-pub struct Vm {
+pub struct Vm(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Own(Box<Machine>),
+    Library(Library),
+}
+
+/// A machine of the library.
+#[derive(Debug)]
+struct Library {
     raw: NonNull<RawVm>,
     // Keeps the memory that the VM reads.
     _memory: Memory,
@@ -24,7 +39,7 @@ enum Memory {
 }
 
 // SAFETY: the library binds a VM to no thread; `&mut` keeps it to one at a time.
-unsafe impl Send for Vm {}
+unsafe impl Send for Library {}
 
 impl Vm {
     /// A VM that computes from `cache` (light mode), compiled where the cache is, on large pages where they are to be had.
@@ -37,18 +52,41 @@ impl Vm {
             NonNull::new(unsafe { ffi::randomx_create_vm(flags, cache.raw().as_ptr(), ptr::null_mut()) })
         };
         let raw = ladder(cache.flags(), cache.largest()).into_iter().flatten().find_map(create);
-        Ok(Self { raw: raw.ok_or(Error::VmMemory)?, _memory: Memory::Cache { _cache: cache.clone() } })
+        let memory = Memory::Cache { _cache: cache.clone() };
+        Ok(Self(Kind::Library(Library { raw: raw.ok_or(Error::VmMemory)?, _memory: memory })))
     }
 
-    /// A VM that reads `dataset` (fast mode), compiled where this processor and system allow it.
+    /// A VM that reads `dataset` (fast mode): our own where this processor and system allow it and it agrees with the library's,
+    /// else the library's.
     ///
     /// # Errors
     /// [`Error::VmMemory`]
     pub fn fast(dataset: &Arc<Dataset>) -> Result<Self, Error> {
-        Self::fast_with(Flags::detect(), dataset)
+        match Self::own(dataset) {
+            Some(own) => Ok(own),
+            None => Self::fast_with(Flags::detect(), dataset),
+        }
     }
 
-    /// The same for given flags.
+    /// Our own, if there is one here. Whether it agrees with the library's is asked once.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn own(dataset: &Arc<Dataset>) -> Option<Self> {
+        static AGREES: OnceLock<bool> = OnceLock::new();
+        let mut machine = Machine::new(dataset, crate::machine::lanes())?;
+        let agrees = || {
+            let library = Self::fast_with(Flags::detect(), dataset);
+            library.is_ok_and(|mut library| hashes(|batch| library.run(batch)) == hashes(|batch| machine.run(batch)))
+        };
+        let agrees = *AGREES.get_or_init(agrees);
+        agrees.then(|| Self(Kind::Own(Box::new(machine))))
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn own(_dataset: &Arc<Dataset>) -> Option<Self> {
+        None
+    }
+
+    /// The library's (fast mode), for given flags.
     ///
     /// # Errors
     /// [`Error::VmMemory`]
@@ -58,11 +96,42 @@ impl Vm {
             NonNull::new(unsafe { ffi::randomx_create_vm(flags, ptr::null_mut(), dataset.raw()) })
         };
         let raw = ladder(flags.fast(), dataset.largest()).into_iter().flatten().find_map(create);
-        Ok(Self { raw: raw.ok_or(Error::VmMemory)?, _memory: Memory::Dataset { _dataset: dataset.clone() } })
+        let memory = Memory::Dataset { _dataset: dataset.clone() };
+        Ok(Self(Kind::Library(Library { raw: raw.ok_or(Error::VmMemory)?, _memory: memory })))
+    }
+
+    /// Whether it is our own rather than the library's.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        !matches!(self.0, Kind::Library(_))
     }
 
     /// The hash of `input`.
     pub fn hash(&mut self, input: &[u8]) -> [u8; HASH_BYTES] {
+        match &mut self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Own(machine) => {
+                let mut one = One { input: Some(input), hash: [0; HASH_BYTES] };
+                machine.run(&mut one);
+                one.hash
+            }
+            Kind::Library(library) => library.hash(input),
+        }
+    }
+
+    /// Hashes what `batch` gives until it gives nothing, a few inputs at a time. Each hash goes to `batch` in order.
+    /// No floating-point arithmetic in `batch`: the rounding mode may be changed meanwhile.
+    pub fn run(&mut self, batch: &mut impl Batch) {
+        match &mut self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Own(machine) => machine.run(batch),
+            Kind::Library(library) => library.run(batch),
+        }
+    }
+}
+
+impl Library {
+    fn hash(&mut self, input: &[u8]) -> [u8; HASH_BYTES] {
         let _environment = FloatGuard::save();
         let mut hash = [0; HASH_BYTES];
         // SAFETY: the VM is valid and only used here; input and output are valid for their lengths.
@@ -77,9 +146,8 @@ impl Vm {
         hash
     }
 
-    /// Hashes what `batch` gives, one input prepared while the one before is finished, until it gives nothing. Each
-    /// hash goes to `batch` in order. No floating-point arithmetic in `batch`: the rounding mode is changed meanwhile.
-    pub fn run(&mut self, batch: &mut impl Batch) {
+    /// One input is prepared while the one before is finished.
+    fn run(&mut self, batch: &mut impl Batch) {
         let _environment = FloatGuard::save();
         let vm = self.raw.as_ptr();
         let mut hash = [0; HASH_BYTES];
@@ -105,7 +173,7 @@ fn ladder(flags: Flags, largest: Pages) -> [Option<c_uint>; 3] {
     [large, Some(flags.bits()), Some(flags.interpreted().bits())]
 }
 
-impl Drop for Vm {
+impl Drop for Library {
     fn drop(&mut self) {
         // SAFETY: it was created by the library and is destroyed once.
         unsafe { ffi::randomx_destroy_vm(self.raw.as_ptr()) };
@@ -118,6 +186,49 @@ pub trait Batch {
     fn next(&mut self) -> Option<&[u8]>;
     /// The hash of the oldest input that has none yet.
     fn hashed(&mut self, hash: [u8; HASH_BYTES]);
+}
+
+/// A batch of one.
+#[cfg(target_arch = "x86_64")]
+struct One<'a> {
+    input: Option<&'a [u8]>,
+    hash: [u8; HASH_BYTES],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Batch for One<'_> {
+    fn next(&mut self) -> Option<&[u8]> {
+        self.input.take()
+    }
+    fn hashed(&mut self, hash: [u8; HASH_BYTES]) {
+        self.hash = hash;
+    }
+}
+
+/// A few hashes by a machine, to compare it with another.
+#[cfg(target_arch = "x86_64")]
+fn hashes(run: impl FnOnce(&mut Few)) -> Vec<[u8; HASH_BYTES]> {
+    let mut few = Few { taken: 0, hashes: Vec::new() };
+    run(&mut few);
+    few.hashes
+}
+
+#[cfg(target_arch = "x86_64")]
+struct Few {
+    taken: u8,
+    hashes: Vec<[u8; HASH_BYTES]>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Batch for Few {
+    fn next(&mut self) -> Option<&[u8]> {
+        const COMPARED: u8 = 7;
+        self.taken += 1;
+        (self.taken <= COMPARED).then(|| std::slice::from_ref(&self.taken))
+    }
+    fn hashed(&mut self, hash: [u8; HASH_BYTES]) {
+        self.hashes.push(hash);
+    }
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

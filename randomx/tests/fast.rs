@@ -35,6 +35,7 @@ fn the_vectors_hold_with_compiled_and_interpreted_programs_on_all_pages() {
     for largest in Pages::LADDER {
         let dataset = dataset(&cache, largest);
         check_items(&dataset, &cache);
+        check(&mut Vm::fast(&dataset).unwrap(), KEYS[0]);
         for flags in [Flags::detect(), Flags::detect().interpreted()] {
             check(&mut Vm::fast_with(flags, &dataset).unwrap(), KEYS[0]);
         }
@@ -46,6 +47,7 @@ fn the_vectors_hold_with_compiled_and_interpreted_programs_on_all_pages() {
     println!("checked on pages: {granted:?}");
     Arc::get_mut(&mut cache).unwrap().reset(KEYS[1]);
     let dataset = dataset(&cache, Pages::Transparent);
+    check(&mut Vm::fast(&dataset).unwrap(), KEYS[1]);
     for flags in [Flags::detect(), Flags::detect().interpreted()] {
         check(&mut Vm::fast_with(flags, &dataset).unwrap(), KEYS[1]);
     }
