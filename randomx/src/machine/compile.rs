@@ -80,6 +80,18 @@ impl Compiler {
         }
     }
 
+    /// Whether it uses AVX-512.
+    #[cfg(test)]
+    pub fn wide(&self) -> bool {
+        self.wide
+    }
+
+    /// The same with or without AVX-512.
+    #[cfg(test)]
+    pub fn with(&self, wide: bool) -> Self {
+        Self::new(self.places, wide)
+    }
+
     /// The code of a function that runs `programs`, one in each lane.
     pub fn compile(&mut self, programs: &[Program], frame: &mut Frame) -> &[u8] {
         self.encoder.bytes.clear();

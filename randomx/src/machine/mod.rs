@@ -86,11 +86,14 @@ impl Machine {
         let mut more = busy == self.lanes;
         while busy > 0 {
             self.compute(busy);
+            // All at once: a batch that ends at some moment rarely ends between two of them, and the next round is full or none.
             let mut next = 0;
+            while more && next < busy && self.take(next, batch) {
+                next += 1;
+            }
+            more = more && next == busy;
             for lane in 0..busy {
-                more = more && self.take(lane, batch);
-                next += usize::from(more);
-                let hash = self.end(lane, more);
+                let hash = self.end(lane, lane < next);
                 batch.hashed(hash);
             }
             busy = next;

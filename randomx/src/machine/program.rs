@@ -167,6 +167,11 @@ impl Instruction {
     pub fn new(opcode: u8, dst: u8, src: u8, modifier: u8, imm: u32) -> Self {
         Self(u64::from_le_bytes([opcode, dst, src, modifier, 0, 0, 0, 0]) | u64::from(imm) << 32)
     }
+
+    #[cfg(test)]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 /// A program, as its random bytes say.

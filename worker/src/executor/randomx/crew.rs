@@ -223,7 +223,7 @@ struct Turn<'a> {
     member: &'a Member<'a>,
     buffer: &'a mut Vec<u8>,
     hashed: u64,
-    /// Taken and not yet hashed: at most two.
+    /// Taken and not yet hashed.
     open: VecDeque<u64>,
     until: Instant,
 }

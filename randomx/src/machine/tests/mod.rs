@@ -1,7 +1,11 @@
 //! The machine against the library's.
 
+mod interpret;
+
 use std::sync::Arc;
 
+use self::interpret::Interpreter;
+use super::program::{FREQUENCIES, INSTRUCTIONS, Instruction, Kind};
 use super::*;
 use crate::region::Region;
 use crate::{DATASET_BYTES, Flags, Pages, Vm};
@@ -72,6 +76,93 @@ fn hashes_are_the_librarys() {
 fn many_hashes_are_the_librarys() {
     let number = |name, or| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(or);
     compare(number("COUNT", 1000) as usize, number("SEED", 99));
+}
+
+/// The first opcode of an operation.
+fn opcode(kind: Kind) -> u8 {
+    let before = FREQUENCIES.iter().take_while(|(other, _)| *other != kind).map(|(_, count)| count).sum::<usize>();
+    u8::try_from(before).unwrap()
+}
+
+/// Constants that mean something to an instruction.
+fn constant(next: &mut impl FnMut() -> u64) -> u32 {
+    match next() % 8 {
+        0 => 0,
+        1 => 1 << (next() % 32),
+        2 => (next() % 256) as u32,
+        3 => ((next() % 256) as u32).wrapping_neg(),
+        4 => u32::MAX >> (next() % 32),
+        _ => next() as u32,
+    }
+}
+
+/// A program of such operations, each as likely as another.
+fn program(kinds: &[Kind], next: &mut impl FnMut() -> u64) -> Program {
+    let mut words: Vec<u64> = (0..16).map(|_| next()).collect();
+    for _ in 0..INSTRUCTIONS {
+        let kind = kinds[(next() % kinds.len() as u64) as usize];
+        let [dst, src, modifier, ..] = next().to_le_bytes();
+        // One in four has the same register twice.
+        let src = if next().is_multiple_of(4) { dst } else { src };
+        words.push(Instruction::new(opcode(kind), dst, src, modifier, constant(next)).bits());
+    }
+    let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+    Program::new(&bytes.try_into().unwrap())
+}
+
+/// Runs programs side by side on scratchpads of noise, with and without AVX-512, and one after the other by the specification.
+fn check(machine: &mut Machine, dataset: &Dataset, programs: &[Program], next: &mut impl FnMut() -> u64) {
+    let lanes = programs.len();
+    let mut scratchpads: Vec<Vec<u8>> =
+        (0..lanes).map(|_| (0..SCRATCHPAD_BYTES / 8).flat_map(|_| next().to_le_bytes()).collect()).collect();
+    let begun: Vec<u32> = (0..lanes).map(|_| (next() % 4) as u32).collect();
+    let before = scratchpads.clone();
+    let mut ends = Vec::new();
+    for (lane, scratchpad) in scratchpads.iter_mut().enumerate() {
+        let (program, dataset) = (&programs[lane], dataset.bytes());
+        let mut interpreter = Interpreter { program, scratchpad, dataset, rounding: begun[lane] };
+        ends.push((interpreter.run(), interpreter.rounding));
+    }
+    for wide in [true, false] {
+        if wide && !machine.compiler.wide() {
+            continue;
+        }
+        for lane in 0..lanes {
+            machine.load(lane, &programs[lane]);
+            machine.frame.lanes[lane].rounding = begun[lane] * 4;
+            // SAFETY: the scratchpad is that large, and nobody else uses it.
+            unsafe { std::ptr::copy_nonoverlapping(before[lane].as_ptr(), machine.scratchpad(lane), SCRATCHPAD_BYTES) };
+        }
+        let mut compiler = machine.compiler.with(wide);
+        let code = compiler.compile(programs, &mut machine.frame);
+        // SAFETY: it was compiled for this machine.
+        unsafe { machine.code.run(code) };
+        for (lane, (file, rounding)) in ends.iter().enumerate() {
+            let ended = &machine.frame.lanes[lane];
+            assert_eq!(ended.file, *file, "registers of lane {lane} of {lanes}");
+            assert_eq!(ended.rounding, rounding * 4);
+            // SAFETY: as above.
+            let ours = unsafe { std::slice::from_raw_parts(machine.scratchpad(lane), SCRATCHPAD_BYTES) };
+            assert!(ours == scratchpads[lane], "scratchpad of lane {lane} of {lanes}");
+        }
+    }
+}
+
+/// Programs of all operations, and of each one among branches, swaps and what fills registers.
+#[test]
+fn programs_do_what_the_specification_says() {
+    let dataset = dataset();
+    let mut next = noise(11);
+    let all = FREQUENCIES.map(|(kind, _)| kind);
+    let mut machine = Machine::new(&dataset, LANES).expect("the processor can");
+    for lanes in 1..=LANES {
+        let programs: Vec<Program> = (0..lanes).map(|_| program(&all, &mut next)).collect();
+        check(&mut machine, &dataset, &programs, &mut next);
+    }
+    for kind in all {
+        let some = [kind, kind, kind, kind, Kind::Branch, Kind::Swap, Kind::FloatMul, Kind::FloatAdd, Kind::XorMemory];
+        check(&mut machine, &dataset, &[program(&some, &mut next), program(&some, &mut next)], &mut next);
+    }
 }
 
 /// Seconds of this thread on a processor.
