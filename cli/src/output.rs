@@ -1,13 +1,14 @@
 //! What people see: tables, colours on terminals only, ages and sizes. Results go to stdout, everything else to stderr.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
-use flota_proto::Timestamp;
 use flota_proto::mqtt::WorkerState;
 use flota_proto::rest::JobState;
+use flota_proto::{Algorithm, Timestamp};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -232,8 +233,20 @@ pub fn hashrate(rate: f64) -> String {
         r if r <= 0.0 => "-".into(),
         r if r < 10.0 => format!("{r:.1} H/s"),
         r if r < 10_000.0 => format!("{r:.0} H/s"),
-        r => format!("{:.1} kH/s", r / 1000.0),
+        r if r < 1e6 => format!("{:.1} kH/s", r / 1e3),
+        r if r < 1e9 => format!("{:.1} MH/s", r / 1e6),
+        r => format!("{:.1} GH/s", r / 1e9),
     }
+}
+
+/// `812 H/s, 21.3 MH/s sha256d`: of RandomX, then of what else is at work.
+pub fn hashrates(randomx: f64, all: &BTreeMap<Algorithm, f64>) -> String {
+    let others = all.iter().filter(|(algorithm, rate)| **algorithm != Algorithm::Randomx && **rate > 0.0);
+    let mut texts: Vec<String> = others.map(|(name, rate)| format!("{} {}", hashrate(*rate), name.as_str())).collect();
+    if randomx > 0.0 || texts.is_empty() {
+        texts.insert(0, hashrate(randomx));
+    }
+    texts.join(", ")
 }
 
 #[cfg(test)]
@@ -251,5 +264,10 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(90_000)), "1 d 1 h");
         assert_eq!(hashrate(0.0), "-");
         assert_eq!(hashrate(451.4), "451 H/s");
+        assert_eq!(hashrate(21_340_000.0), "21.3 MH/s");
+        let all = BTreeMap::from([(Algorithm::Randomx, 451.4), (Algorithm::Sha256d, 1_500_000.0)]);
+        assert_eq!(hashrates(451.4, &all), "451 H/s, 1.5 MH/s sha256d");
+        assert_eq!(hashrates(0.0, &all), "1.5 MH/s sha256d");
+        assert_eq!(hashrates(0.0, &BTreeMap::new()), "-");
     }
 }

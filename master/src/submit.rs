@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flota_proto::kinds::{FieldError, Payload, Role};
+use flota_proto::kinds::{FieldError, Find, Payload, Role};
 use flota_proto::rest::{OnDependencyFailure, Requires, RetryPolicy, SubmitJob};
-use flota_proto::{Class, JobId, Kind, Timestamp};
+use flota_proto::{Algorithm, Class, JobId, Kind, Timestamp};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -63,6 +63,8 @@ pub struct NewJob {
     pub model: Option<String>,
     /// Of `randomx.*`: the key.
     pub randomx_key: Option<Vec<u8>>,
+    /// Of a search with many finds: how many nonces a unit may have, so that its result stays small.
+    pub unit_max: Option<u64>,
     /// Its queue's name.
     pub queue: String,
     /// Its project's name.
@@ -121,6 +123,8 @@ const LABELS_MAX: usize = 32;
 const DEPENDENCIES_MAX: usize = 1000;
 const ATTEMPTS_MAX: u32 = 100;
 const BACKOFF_MS_MAX: u64 = 86_400_000;
+/// Finds of a unit, on average, at most.
+const UNIT_FINDS: f64 = 2048.0;
 const TIMEOUT_MS_MAX: u64 = 7 * 86_400_000;
 
 impl NewJob {
@@ -138,9 +142,10 @@ impl NewJob {
         check_bounds(&job)?;
         let fingerprint = job.id.is_some().then(|| fingerprint(&job));
         check_conversation(&job, &payload)?;
-        let cache = job.cache.unwrap_or(kind.class() == Class::Randomx);
+        let cache = job.cache.unwrap_or(kind.algorithm() == Some(Algorithm::Randomx));
         let cache_key = cache.then(|| cache_key(kind, &payload)).flatten();
         let tokens = tokens(&payload);
+        let unit_max = unit_max(kind, &payload);
         let (work, model, randomx_key) = shape(payload);
         let requires = job.requires.unwrap_or_default();
         check_map("requires.labels", &requires.labels)?;
@@ -154,6 +159,7 @@ impl NewJob {
             work,
             model,
             randomx_key,
+            unit_max,
             queue: name("queue", job.queue)?.unwrap_or_else(|| "default".into()),
             project: name("project", job.project)?,
             priority: job.priority.unwrap_or_default().0,
@@ -237,15 +243,24 @@ fn default_timeout_ms(kind: Kind) -> u64 {
 
 fn shape(payload: Payload) -> (Work, Option<String>, Option<Vec<u8>>) {
     match payload {
-        Payload::Hash(p) => (Work::List(p.inputs.len() as u64), None, Some(p.key.0)),
+        Payload::Hash(p) => (Work::List(p.inputs.len() as u64), None, p.key.map(|key| key.0)),
         Payload::Search(p) => {
-            let first = p.find == flota_proto::kinds::Find::First;
-            (Work::Range { start: p.nonce_start, end: p.nonce_end, first }, None, Some(p.key.0))
+            let first = p.find == Find::First;
+            (Work::Range { start: p.nonce_start, end: p.nonce_end, first }, None, p.key.map(|key| key.0))
         }
         Payload::Chat(p) => (Work::Single, p.model, None),
         Payload::Embed(p) => (Work::Single, p.model, None),
         Payload::Echo(_) => (Work::Single, None, None),
     }
+}
+
+fn unit_max(kind: Kind, payload: &Payload) -> Option<u64> {
+    let (Payload::Search(search), Some(algorithm)) = (payload, kind.algorithm()) else { return None };
+    let high = search.target.last_chunk().map_or(0, |high| u64::from_le_bytes(*high));
+    // Of all hashes, so many lie below the target.
+    let share = high as f64 / 2_f64.powi(64);
+    let most = UNIT_FINDS / share;
+    (search.find == Find::All && most < algorithm.search_unit_max() as f64).then_some(most as u64)
 }
 
 fn check_bounds(job: &SubmitJob) -> Result<(), FieldError> {

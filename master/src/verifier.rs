@@ -1,12 +1,14 @@
-//! RandomX on the master, in light mode: nobody's word is taken for a hash. One thread computes what is asked for in turn,
-//! so verification never takes more than one core.
+//! Every algorithm on the master: nobody's word is taken for a hash. RandomX is computed in light mode by one thread, in turn, so that
+//! verification never takes more than one core.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use flota_common::clock;
+use flota_proto::Algorithm;
 use flota_randomx::{Cache, HASH_BYTES, Vm};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -57,11 +59,20 @@ impl Verifier {
         Ok(Self { questions })
     }
 
-    /// The hash of `input` with `key`: about 30 ms, and 1 s more for a new key.
+    /// The hash of `input` with `key`, where the algorithm has one.
     ///
     /// # Errors
     /// [`VerifyError`]
-    pub async fn hash(&self, key: &[u8], input: &[u8]) -> Result<[u8; HASH_BYTES], VerifyError> {
+    pub async fn hash(&self, algorithm: Algorithm, key: &[u8], input: &[u8]) -> Result<[u8; HASH_BYTES], VerifyError> {
+        match algorithm {
+            Algorithm::Randomx => self.randomx(key, input).await,
+            // Sooner done than handed to another thread.
+            Algorithm::Sha256d => Ok(Sha256::digest(Sha256::digest(input)).into()),
+        }
+    }
+
+    /// About 30 ms, and 1 s more for a new key.
+    async fn randomx(&self, key: &[u8], input: &[u8]) -> Result<[u8; HASH_BYTES], VerifyError> {
         let (answer, answered) = oneshot::channel();
         let gone = || VerifyError::Broken("its thread has ended".into());
         self.questions.try_send(Question { key: key.to_vec(), input: input.to_vec(), answer }).map_err(|error| {
@@ -145,7 +156,22 @@ mod tests {
             ),
         ];
         for (key, input, hash) in wanted {
-            let computed = verifier.hash(key.as_bytes(), input.as_bytes()).await.unwrap();
+            let computed = verifier.hash(Algorithm::Randomx, key.as_bytes(), input.as_bytes()).await.unwrap();
+            assert_eq!(hex::encode(computed), hash);
+        }
+    }
+
+    /// <https://github.com/bitcoin/bitcoin/blob/master/src/kernel/chainparams.cpp> (the genesis block), and SHA-256 twice of nothing.
+    #[tokio::test]
+    async fn sha256d_hashes_are_those_of_the_reference() {
+        let verifier = Verifier::start().unwrap();
+        let genesis = "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc8\
+                       1bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c";
+        for (input, hash) in [
+            (genesis, "6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000"),
+            ("", "5df6e0e2761359d30a8275058e299fcc0381534545f55cf43e41983f5d4c9456"),
+        ] {
+            let computed = verifier.hash(Algorithm::Sha256d, b"", &hex::decode(input).unwrap()).await.unwrap();
             assert_eq!(hex::encode(computed), hash);
         }
     }

@@ -36,6 +36,7 @@ fn echo(owner: usize) -> NewJob {
         work: Work::Single,
         model: None,
         randomx_key: None,
+        unit_max: None,
         queue: "default".into(),
         project: None,
         priority: 5,

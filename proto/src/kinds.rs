@@ -3,31 +3,32 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-use crate::HexBytes;
 use crate::chain::{LINKS_MAX, Link};
+pub use crate::hashing::{
+    Algorithm, Find, Found, HASH_UNIT_MAX, HashPayload, HashResult, NONCE_END_MAX, PROOF_GROUPS_MAX,
+    RANDOMX_KEY_BYTES_MAX, SearchPayload, SearchResult, wins,
+};
+use crate::hashing::{validate_hash, validate_search};
 
 /// What a job asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// RandomX hashes of a list of inputs.
-    #[serde(rename = "randomx.hash")]
-    RandomxHash,
-    /// A search for nonces whose hash lies below a target.
-    #[serde(rename = "randomx.search")]
-    RandomxSearch,
-    /// A question to an AI.
-    #[serde(rename = "ai.chat")]
+    /// `randomx.hash`, `sha256d.hash`: hashes of a list of inputs.
+    Hash(Algorithm),
+    /// `randomx.search`, `sha256d.search`: a search for nonces whose hash lies below a target.
+    Search(Algorithm),
+    /// `ai.chat`: a question to an AI.
     AiChat,
-    /// Embedding vectors of texts.
-    #[serde(rename = "ai.embed")]
+    /// `ai.embed`: embedding vectors of texts.
     AiEmbed,
-    /// The value that it was given, for checks and benchmarks.
-    #[serde(rename = "echo")]
+    /// `echo`: the value that it was given, for checks and benchmarks.
     Echo,
 }
 
@@ -35,7 +36,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// CPU work that takes the whole machine.
+    /// CPU work that takes the whole machine: hashing, whatever the algorithm.
     Randomx,
     /// Calls that mostly wait.
     Ai,
@@ -60,14 +61,25 @@ impl Class {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::RandomxHash, Self::RandomxSearch, Self::AiChat, Self::AiEmbed, Self::Echo];
+    pub const ALL: [Self; 2 * Algorithm::ALL.len() + 3] = {
+        let mut all = [Self::Echo; 2 * Algorithm::ALL.len() + 3];
+        let mut index = 0;
+        while index < Algorithm::ALL.len() {
+            all[2 * index] = Self::Hash(Algorithm::ALL[index]);
+            all[2 * index + 1] = Self::Search(Algorithm::ALL[index]);
+            index += 1;
+        }
+        all[2 * index] = Self::AiChat;
+        all[2 * index + 1] = Self::AiEmbed;
+        all
+    };
 
     /// Its name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::RandomxHash => "randomx.hash",
-            Self::RandomxSearch => "randomx.search",
+            Self::Hash(algorithm) => algorithm.hash_kind(),
+            Self::Search(algorithm) => algorithm.search_kind(),
             Self::AiChat => "ai.chat",
             Self::AiEmbed => "ai.embed",
             Self::Echo => "echo",
@@ -78,12 +90,43 @@ impl Kind {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::RandomxHash | Self::RandomxSearch => Class::Randomx,
+            Self::Hash(_) | Self::Search(_) => Class::Randomx,
             Self::AiChat | Self::AiEmbed => Class::Ai,
             Self::Echo => Class::Echo,
         }
     }
+
+    /// What it hashes with, where it does.
+    #[must_use]
+    pub const fn algorithm(self) -> Option<Algorithm> {
+        match self {
+            Self::Hash(algorithm) | Self::Search(algorithm) => Some(algorithm),
+            Self::AiChat | Self::AiEmbed | Self::Echo => None,
+        }
+    }
 }
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(|error: FieldError| D::Error::custom(error.message))
+    }
+}
+
+impl PartialSchema for Kind {
+    fn schema() -> RefOr<Schema> {
+        let names = Self::ALL.map(Self::as_str);
+        let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
+        schema.description(Some("What a job asks for.")).into()
+    }
+}
+
+impl ToSchema for Kind {}
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,112 +160,6 @@ impl FieldError {
         Self { path: path.into(), message: message.into() }
     }
 }
-
-/// The longest RandomX key.
-pub const RANDOMX_KEY_BYTES_MAX: usize = 60;
-/// One past the last nonce.
-pub const NONCE_END_MAX: u64 = 1 << 32;
-
-/// `randomx.hash`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HashPayload {
-    /// 0 to 60 bytes.
-    #[schema(value_type = String)]
-    pub key: HexBytes,
-    /// At least one; an empty one is valid.
-    #[schema(value_type = Vec<String>)]
-    pub inputs: Vec<HexBytes>,
-}
-
-/// The result of `randomx.hash`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct HashResult {
-    /// In the order of the inputs, 32 bytes each.
-    #[schema(value_type = Vec<String>)]
-    pub hashes: Vec<HexBytes>,
-    /// `light` or `fast`.
-    pub mode: String,
-    /// Of a job that did not complete: the half-open ranges `[from, to)` of the inputs that the hashes belong to, by start and
-    /// merged. Without it they belong to the first inputs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub covered: Vec<[u64; 2]>,
-}
-
-/// Whether a search ends with its first find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Find {
-    /// The one that is reported first.
-    First,
-    /// Every one in the range.
-    All,
-}
-
-/// `randomx.search`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SearchPayload {
-    /// 0 to 60 bytes.
-    #[schema(value_type = String)]
-    pub key: HexBytes,
-    /// What is hashed, with the nonce written into it.
-    #[schema(value_type = String)]
-    pub blob: HexBytes,
-    /// Where in `blob` the 4 bytes of the nonce stand, little endian.
-    pub nonce_offset: u64,
-    /// The first nonce.
-    pub nonce_start: u64,
-    /// One past the last nonce, at most 2³².
-    pub nonce_end: u64,
-    /// 32 bytes, little endian: a hash below it wins.
-    #[schema(value_type = String)]
-    pub target: HexBytes,
-    /// `first` or `all`.
-    pub find: Find,
-}
-
-/// One winning nonce.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-pub struct Found {
-    /// The nonce.
-    pub nonce: u64,
-    /// Its hash, 32 bytes.
-    #[schema(value_type = String)]
-    pub hash: HexBytes,
-}
-
-/// The result of `randomx.search`, of one unit and of the whole job.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SearchResult {
-    /// By nonce.
-    pub found: Vec<Found>,
-    /// Repeats count too.
-    pub hashes_computed: u64,
-    /// Half-open ranges `[from, to)` that were computed, by start and merged.
-    pub covered: Vec<[u64; 2]>,
-    /// Of a unit: the two highest bytes of each hash (bytes 31 and 30, in this order), by nonce over what is covered, so that the master
-    /// can compute some of them again. Not kept.
-    #[serde(default, skip_serializing_if = "no_bytes")]
-    #[schema(value_type = String)]
-    pub proof: HexBytes,
-}
-
-impl SearchResult {
-    /// Whether the proof, if there is one, has as many hashes as are covered.
-    #[must_use]
-    pub fn proof_fits(&self) -> bool {
-        let covered: u64 = self.covered.iter().map(|[from, to]| to.saturating_sub(*from)).fold(0, u64::saturating_add);
-        self.proof.is_empty() || Some(self.proof.len() as u64) == covered.checked_mul(2)
-    }
-}
-
-fn no_bytes(bytes: &HexBytes) -> bool {
-    bytes.is_empty()
-}
-
-/// Nonces in a unit of a search at most: its proof has a place in one message.
-pub const SEARCH_UNIT_MAX: u64 = 1 << 16;
 
 /// Who says a message of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -397,9 +334,9 @@ pub struct EchoResult {
 /// A payload that was parsed and found valid.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// `randomx.hash`
+    /// `randomx.hash`, `sha256d.hash`
     Hash(HashPayload),
-    /// `randomx.search`
+    /// `randomx.search`, `sha256d.search`
     Search(SearchPayload),
     /// `ai.chat`
     Chat(ChatPayload),
@@ -415,53 +352,24 @@ impl Payload {
     /// # Errors
     /// Which field is wrong and what is allowed.
     pub fn parse(kind: Kind, json: &RawValue) -> Result<Self, FieldError> {
-        let payload = match kind {
-            Kind::RandomxHash => Self::Hash(typed(json)?),
-            Kind::RandomxSearch => Self::Search(typed(json)?),
-            Kind::AiChat => Self::Chat(typed(json)?),
-            Kind::AiEmbed => Self::Embed(typed(json)?),
-            Kind::Echo => Self::Echo(typed(json)?),
-        };
-        payload.check()?;
-        Ok(payload)
+        Ok(match kind {
+            Kind::Hash(algorithm) => Self::Hash(valid(json, |p| validate_hash(algorithm, p))?),
+            Kind::Search(algorithm) => Self::Search(valid(json, |p| validate_search(algorithm, p))?),
+            Kind::AiChat => Self::Chat(valid(json, ChatPayload::check)?),
+            Kind::AiEmbed => Self::Embed(valid(json, validate_embed)?),
+            Kind::Echo => Self::Echo(valid(json, validate_echo)?),
+        })
     }
+}
 
-    /// Whether it is valid.
+impl ChatPayload {
+    /// Whether it is valid. The paths of errors begin with `payload`.
     ///
     /// # Errors
     /// Which field is wrong and what is allowed.
     pub fn check(&self) -> Result<(), FieldError> {
-        match self {
-            Self::Hash(p) => {
-                check_key(&p.key)?;
-                check(!p.inputs.is_empty(), "payload.inputs", || "needs at least one input".into())
-            }
-            Self::Search(p) => validate_search(p),
-            Self::Chat(p) => validate_chat(p),
-            Self::Embed(p) => validate_embed(p),
-            Self::Echo(p) => check(p.sleep_ms.is_none_or(|ms| ms <= 86_400_000), "payload.sleep_ms", || {
-                "must be at most 86400000 (a day)".into()
-            }),
-        }
+        validate_chat(self)
     }
-}
-
-fn validate_search(p: &SearchPayload) -> Result<(), FieldError> {
-    check_key(&p.key)?;
-    let fits = p.nonce_offset.checked_add(4).is_some_and(|end| end <= p.blob.len() as u64);
-    check(fits, "payload.nonce_offset", || {
-        format!("the nonce takes 4 bytes at nonce_offset {} but the blob has {} bytes", p.nonce_offset, p.blob.len())
-    })?;
-    check(p.nonce_end <= NONCE_END_MAX, "payload.nonce_end", || {
-        format!("is {}, beyond 2^32 ({NONCE_END_MAX})", p.nonce_end)
-    })?;
-    check(p.nonce_start < p.nonce_end, "payload.nonce_end", || {
-        format!(
-            "the range {}..{} is empty or reversed: nonce_start must be below nonce_end",
-            p.nonce_start, p.nonce_end
-        )
-    })?;
-    check(p.target.len() == 32, "payload.target", || format!("needs 32 bytes (64 hex digits), has {}", p.target.len()))
 }
 
 fn validate_chat(p: &ChatPayload) -> Result<(), FieldError> {
@@ -509,6 +417,12 @@ fn validate_turns(messages: &[Message]) -> Result<(), FieldError> {
     })
 }
 
+fn validate_echo(p: &EchoPayload) -> Result<(), FieldError> {
+    check(p.sleep_ms.is_none_or(|ms| ms <= 86_400_000), "payload.sleep_ms", || {
+        "must be at most 86400000 (a day)".into()
+    })
+}
+
 fn validate_embed(p: &EmbedPayload) -> Result<(), FieldError> {
     let fits = (1..=EMBED_TEXTS_MAX).contains(&p.texts.len());
     check(fits, "payload.texts", || format!("needs at least one text, at most {EMBED_TEXTS_MAX}"))?;
@@ -527,19 +441,18 @@ fn check_model(model: Option<&str>) -> Result<(), FieldError> {
     })
 }
 
-fn check_key(key: &HexBytes) -> Result<(), FieldError> {
-    check(key.len() <= RANDOMX_KEY_BYTES_MAX, "payload.key", || {
-        format!("must be at most {RANDOMX_KEY_BYTES_MAX} bytes, has {}", key.len())
-    })
-}
-
-fn check(valid: bool, path: &str, message: impl FnOnce() -> String) -> Result<(), FieldError> {
+pub(crate) fn check(valid: bool, path: &str, message: impl FnOnce() -> String) -> Result<(), FieldError> {
     if valid { Ok(()) } else { Err(FieldError::new(path, message())) }
 }
 
-fn typed<T: DeserializeOwned>(json: &RawValue) -> Result<T, FieldError> {
+fn valid<T: DeserializeOwned>(
+    json: &RawValue,
+    check: impl FnOnce(&T) -> Result<(), FieldError>,
+) -> Result<T, FieldError> {
     object("payload", json.get())?;
-    parse("payload", json.get())
+    let payload = parse("payload", json.get())?;
+    check(&payload)?;
+    Ok(payload)
 }
 
 /// Parses `json`; only a wrong one pays for finding the path, which begins with `root`.
@@ -596,22 +509,14 @@ mod tests {
 
     #[test]
     fn an_error_names_the_path() {
-        let error = parse(Kind::RandomxHash, r#"{"key":"","inputs":["00","0"]}"#).unwrap_err();
+        let error = parse(Kind::Hash(Algorithm::Randomx), r#"{"key":"","inputs":["00","0"]}"#).unwrap_err();
         assert_eq!(error.path, "payload.inputs[1]");
         assert!(error.message.contains("even number"), "{error}");
         let error = parse(Kind::Echo, r#"{"value":1,"extra":2}"#).unwrap_err();
         assert_eq!(error.path, "payload.extra");
-        assert_eq!(parse(Kind::RandomxHash, "[]").unwrap_err().path, "payload");
-        assert_eq!(parse(Kind::RandomxHash, r#"["",["00"]]"#).unwrap_err().path, "payload");
-        assert_eq!(parse(Kind::RandomxHash, r#"{"key":""}"#).unwrap_err().path, "payload.inputs");
-    }
-
-    #[test]
-    fn an_empty_randomx_input_is_valid_and_an_empty_list_is_not() {
-        assert!(parse(Kind::RandomxHash, r#"{"key":"","inputs":[""]}"#).is_ok());
-        assert!(parse(Kind::RandomxHash, r#"{"key":"","inputs":[]}"#).is_err());
-        let long = format!(r#"{{"key":"{}","inputs":[""]}}"#, "00".repeat(61));
-        assert_eq!(parse(Kind::RandomxHash, &long).unwrap_err().path, "payload.key");
+        assert_eq!(parse(Kind::Hash(Algorithm::Randomx), "[]").unwrap_err().path, "payload");
+        assert_eq!(parse(Kind::Hash(Algorithm::Randomx), r#"["",["00"]]"#).unwrap_err().path, "payload");
+        assert_eq!(parse(Kind::Hash(Algorithm::Randomx), r#"{"key":""}"#).unwrap_err().path, "payload.inputs");
     }
 
     #[test]
@@ -651,23 +556,5 @@ mod tests {
         assert_eq!(chain(r#"["local","gemini:gemini-3.5-pro"]"#), Ok(()));
         assert_eq!(chain("[]"), Err("payload.chain".into()));
         assert_eq!(chain(r#"["local","openai"]"#), Err("payload.chain[1]".into()));
-    }
-
-    #[test]
-    fn a_search_must_have_a_range_within_the_nonces() {
-        let search = |offset: u64, start: u64, end: u64, target: &str| {
-            let json = format!(
-                r#"{{"key":"00","blob":"{}","nonce_offset":{offset},"nonce_start":{start},"nonce_end":{end},"target":"{target}","find":"all"}}"#,
-                "00".repeat(43)
-            );
-            parse(Kind::RandomxSearch, &json).map(|_| ()).map_err(|e| e.path)
-        };
-        let target = "ff".repeat(32);
-        assert_eq!(search(39, 0, 1 << 32, &target), Ok(()));
-        assert_eq!(search(40, 0, 1, &target), Err("payload.nonce_offset".into()));
-        assert_eq!(search(u64::MAX, 0, 1, &target), Err("payload.nonce_offset".into()));
-        assert_eq!(search(39, 0, (1 << 32) + 1, &target), Err("payload.nonce_end".into()));
-        assert_eq!(search(39, 5, 5, &target), Err("payload.nonce_end".into()));
-        assert_eq!(search(39, 0, 1, "ff"), Err("payload.target".into()));
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod conversations;
+pub mod hashing;
 pub mod hexbytes;
 pub mod ids;
 pub mod kinds;
@@ -14,6 +15,7 @@ pub mod sources;
 pub mod time;
 pub mod topics;
 
+pub use hashing::Algorithm;
 pub use hexbytes::HexBytes;
 pub use ids::{JobId, UnitId, WorkerId};
 pub use kinds::{Class, Kind};

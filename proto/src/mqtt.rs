@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::kinds::{Class, Kind};
+use crate::kinds::{Algorithm, Class, Kind};
 use crate::rest::JobState;
 use crate::{Timestamp, UnitId, WorkerId};
 
@@ -107,6 +107,12 @@ fn known_classes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
     let offered = BTreeMap::<String, u32>::deserialize(deserializer)?;
     let known = |name: &str| Class::ALL.into_iter().find(|class| class.as_str() == name);
     Ok(offered.into_iter().filter_map(|(name, count)| Some((known(&name)?, count))).collect())
+}
+
+fn known_algorithms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Algorithm, f64>, D::Error> {
+    let said = BTreeMap::<String, f64>::deserialize(deserializer)?;
+    let known = |name: &str| Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
+    Ok(said.into_iter().filter_map(|(name, rate)| Some((known(&name)?, rate))).collect())
 }
 
 /// What a worker does.
@@ -243,9 +249,12 @@ pub struct WorkerStatus {
     /// How many units of a class run now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "known_classes")]
     pub running: BTreeMap<Class, u32>,
-    /// Hashes a second.
+    /// RandomX hashes a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashrate: Option<f64>,
+    /// Hashes a second of each algorithm, by the name of its capability; those that this build does not know are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "known_algorithms")]
+    pub algorithms: BTreeMap<Algorithm, f64>,
     /// How busy the machine is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,

@@ -25,6 +25,13 @@ fn search(change: impl FnOnce(&mut Value)) -> Value {
     json!({"kind": "randomx.search", "payload": payload})
 }
 
+fn sha256d(change: impl FnOnce(&mut Value)) -> Value {
+    let mut job = search(|payload| drop(payload.as_object_mut().map(|payload| payload.remove("key"))));
+    change(&mut job["payload"]);
+    job["kind"] = json!("sha256d.search");
+    job
+}
+
 fn hash(key: &str, inputs: Value) -> Value {
     json!({"kind": "randomx.hash", "payload": {"key": key, "inputs": inputs}})
 }
@@ -58,6 +65,13 @@ fn cases() -> Vec<(Value, &'static str, &'static str)> {
         (search(|p| p["target"] = json!("ff".repeat(31))), "payload.target", "32 bytes"),
         (search(|p| p["nonce_offset"] = json!(40)), "payload.nonce_offset", "blob"),
         (search(|p| p["find"] = json!("some")), "payload.find", "some"),
+        (sha256d(|p| p["key"] = json!("00")), "payload.key", "sha256d has none"),
+        (sha256d(|p| p["blob"] = json!("00".repeat(1025))), "payload.blob", "1024 bytes"),
+        (sha256d(|p| p["target"] = json!("ffff001d")), "payload.target", "32 bytes"),
+        (sha256d(|p| p["nonce_end"] = json!((1_u64 << 32) + 1)), "payload.nonce_end", "2^32"),
+        (search(|p| drop(p.as_object_mut().map(|p| p.remove("key")))), "payload.key", "missing field"),
+        (json!({"kind": "sha256d.hash", "payload": {"inputs": []}}), "payload.inputs", "at least one"),
+        (json!({"kind": "sha256d", "payload": {"inputs": [""]}}), "kind", "known are"),
         (json!({"kind": "ai.chat", "payload": {"messages": []}}), "payload.messages", "at least one"),
         (
             json!({"kind": "ai.chat", "payload": {"messages": [{"role": "user", "content": "x"}], "temperature": 3}}),

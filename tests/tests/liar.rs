@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flota_proto::Kind;
 use flota_proto::kinds::{HashResult, Payload, SearchResult};
+use flota_proto::{Algorithm, Kind};
 use flota_tests::until::until_within;
 use flota_tests::{Mosquitto, Node, Rest, node::workers_ready};
 use flota_worker::executor::{Context, Executor, Failure, Output, Unit};
@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(120);
-const NONCES: u64 = 150;
 
 /// Answers at once, with anything.
 struct Liar;
@@ -27,24 +26,22 @@ fn invented(bytes: u64) -> Vec<u8> {
 #[async_trait]
 impl Executor for Liar {
     fn kinds(&self) -> &[Kind] {
-        &[Kind::RandomxHash, Kind::RandomxSearch]
+        &Kind::ALL
     }
 
     async fn execute(&self, unit: Unit, _: Context) -> Result<Output, Failure> {
-        let json = match unit.payload {
-            Payload::Hash(payload) => {
+        let json = match (unit.payload, unit.kind.algorithm()) {
+            (Payload::Hash(payload), _) => {
                 let hashes = payload.inputs.iter().map(|_| invented(32).into()).collect();
                 serde_json::to_vec(&HashResult { hashes, mode: "fast".into(), covered: Vec::new() })
             }
-            Payload::Search(payload) => {
-                let count = payload.nonce_end - payload.nonce_start;
+            (Payload::Search(payload), Some(algorithm)) => {
                 let covered = vec![[payload.nonce_start, payload.nonce_end]];
-                let proof = invented(2 * count).into();
-                serde_json::to_vec(&SearchResult { found: Vec::new(), hashes_computed: count, covered, proof })
+                let mut result = SearchResult { hashes_computed: payload.count(), covered, ..SearchResult::default() };
+                result.proof = invented(2 * result.groups_count(algorithm)).into();
+                serde_json::to_vec(&result)
             }
-            Payload::Chat(_) | Payload::Embed(_) | Payload::Echo(_) => {
-                return Err(Failure::permanent("unsupported", "no"));
-            }
+            _ => return Err(Failure::permanent("unsupported", "no")),
         };
         let json = json.map_err(|error| Failure::permanent("internal", error.to_string()))?;
         Ok(Output { json: json.into(), hashes: 1_000 })
@@ -85,14 +82,25 @@ fn wrong_results(units: &[Value]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_claims_nonces_it_never_hashed_is_caught_and_others_hash_them() {
+    claims_nonces_it_never_hashed(Algorithm::Randomx, 150).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_whatever_the_algorithm() {
+    claims_nonces_it_never_hashed(Algorithm::Sha256d, 500_000).await;
+}
+
+async fn claims_nonces_it_never_hashed(algorithm: Algorithm, nonces: u64) {
     let fleet = Fleet::start().await;
     let rest = fleet.master.rest();
-    let job = rest
-        .submit(json!({"kind": "randomx.search", "cache": false, "payload": {
-            "key": "6b", "blob": "00".repeat(43), "nonce_offset": 39, "nonce_start": 7, "nonce_end": 7 + NONCES,
-            "target": "00".repeat(32), "find": "all",
-        }}))
-        .await;
+    let mut payload = json!({
+        "blob": "00".repeat(43), "nonce_offset": 39, "nonce_start": 7, "nonce_end": 7 + nonces,
+        "target": "00".repeat(32), "find": "all",
+    });
+    if algorithm.has_key() {
+        payload["key"] = json!("6b");
+    }
+    let job = rest.submit(json!({"kind": algorithm.search_kind(), "cache": false, "payload": payload})).await;
     let worker = caught(&rest).await;
     let detail = worker["status_detail"].as_str().unwrap_or_default();
     assert!(detail.contains("wrong") && detail.contains("flota workers resume"), "{detail}");
@@ -106,7 +114,7 @@ async fn a_worker_that_claims_nonces_it_never_hashed_is_caught_and_others_hash_t
     })
     .await;
     assert_eq!((&ended["state"], &ended["failures"]), (&json!("completed"), &json!(0)), "{ended}");
-    assert_eq!(ended["result"]["covered"], json!([[7, 7 + NONCES]]));
+    assert_eq!(ended["result"]["covered"], json!([[7, 7 + nonces]]));
     let units = rest.units(&job).await;
     assert!(wrong_results(&units) >= 1, "{units:?}");
     assert!(units.iter().all(|unit| unit["worker_id"] == "honest"), "{units:?}");

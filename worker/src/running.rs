@@ -1,6 +1,6 @@
 //! Starts a worker's parts and ends them in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use flota_common::mqtt::{self, Client, Events, Subscription};
 use flota_proto::mqtt::{Register, WorkerState};
 use flota_proto::topics::Topics;
-use flota_proto::{Class, Kind, PROTOCOL, WorkerId};
+use flota_proto::{Algorithm, Class, Kind, PROTOCOL, WorkerId};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -261,9 +261,8 @@ fn register(config: &WorkerConfig, executors: &[Arc<dyn Executor>], boot_id: &st
     kinds.sort_unstable();
     kinds.dedup();
     let mut capabilities = capabilities::measure();
-    if slots.contains_key(&Class::Randomx) {
-        capabilities.features.push("rx/0".to_owned());
-    }
+    let algorithms: BTreeSet<Algorithm> = kinds.iter().filter_map(|kind| kind.algorithm()).collect();
+    capabilities.features.extend(algorithms.into_iter().map(|algorithm| algorithm.as_str().to_owned()));
     let models = executors.iter().flat_map(|executor| executor.models()).collect();
     Ok(Register {
         worker_id: config.worker_id.clone(),

@@ -9,7 +9,7 @@ use flota_common::clock;
 use flota_common::mqtt::{Client, Message};
 use flota_proto::mqtt::{WorkerState, WorkerStatus};
 use flota_proto::topics::Topics;
-use flota_proto::{Class, WorkerId};
+use flota_proto::{Algorithm, Class, WorkerId};
 use tokio::sync::Notify;
 use tracing::debug;
 
@@ -59,10 +59,12 @@ impl StatusPublisher {
     }
 
     fn publish(&self, (status, running): &(WorkerState, BTreeMap<Class, u32>)) {
+        let algorithms = self.runner.rates();
         let status = WorkerStatus {
             slots: self.slots.clone(),
             running: running.clone(),
-            hashrate: Some(self.runner.hashrate()),
+            hashrate: Some(algorithms.get(&Algorithm::Randomx).copied().unwrap_or_default()),
+            algorithms,
             load: Some(self.load.sample()),
             randomx: self.runner.randomx().map(Box::new),
             ..bare(&self.worker, &self.boot_id, *status)
@@ -85,6 +87,7 @@ pub(crate) fn bare(worker: &WorkerId, boot_id: &str, status: WorkerState) -> Wor
         slots: BTreeMap::new(),
         running: BTreeMap::new(),
         hashrate: None,
+        algorithms: BTreeMap::new(),
         load: None,
         randomx: None,
     }

@@ -61,7 +61,7 @@ pub enum JobsCommand {
 #[derive(Clone, Debug, Default, Args)]
 #[group(id = "filter", multiple = true)]
 pub struct JobsFilter {
-    /// randomx.hash, randomx.search, ai.chat, ai.embed or echo
+    /// randomx.hash, randomx.search, sha256d.hash, sha256d.search, ai.chat, ai.embed or echo
     #[arg(long, value_parser = kind)]
     pub kind: Option<Kind>,
     /// In this queue

@@ -83,7 +83,7 @@ pub enum Command {
     Submit(Box<Submit>),
     /// Ask an AI and print its answer as it comes
     Ask(Ask),
-    /// Compute RandomX hashes
+    /// Compute hashes
     Hash(Hash),
     /// List jobs, look at one, watch, cancel, retry, reorder
     Jobs(Jobs),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flota_proto::rest::{JobState, OnDependencyFailure};
-use flota_proto::{Kind, Timestamp};
+use flota_proto::{Algorithm, Kind, Timestamp};
 
 pub fn kind(text: &str) -> Result<Kind, String> {
     text.parse().map_err(|error: flota_proto::kinds::FieldError| error.message)
@@ -11,6 +11,13 @@ pub fn kind(text: &str) -> Result<Kind, String> {
 
 pub fn job_state(text: &str) -> Result<JobState, String> {
     text.parse()
+}
+
+pub fn algorithm(text: &str) -> Result<Algorithm, String> {
+    Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == text).ok_or_else(|| {
+        let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");
+        format!("known are {known}")
+    })
 }
 
 pub fn priority(text: &str) -> Result<u8, String> {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use flota_proto::rest::OnDependencyFailure;
-use flota_proto::{JobId, Kind, Timestamp};
+use flota_proto::{Algorithm, JobId, Kind, Timestamp};
 
-use super::parse::{kind, name_value, on_dependency_failure, point_in_time, priority, time_span};
+use super::parse::{algorithm, kind, name_value, on_dependency_failure, point_in_time, priority, time_span};
 
 /// `flota submit`
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ use super::parse::{kind, name_value, on_dependency_failure, point_in_time, prior
     flota submit randomx.hash --payload @inputs.json --priority high\n  \
     jq -n '{messages: [{role: \"user\", content: \"Hi\"}]}' | flota submit ai.chat --payload - --wait")]
 pub struct Submit {
-    /// randomx.hash, randomx.search, ai.chat, ai.embed or echo
+    /// randomx.hash, randomx.search, sha256d.hash, sha256d.search, ai.chat, ai.embed or echo
     #[arg(value_parser = kind)]
     pub kind: Kind,
     /// The payload as JSON, @FILE to read it from a file, - to read it from the standard input
@@ -109,11 +109,15 @@ pub struct Ask {
 
 /// `flota hash`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  flota hash --key 'test key 000' 'This is a test'")]
+#[command(after_help = "Examples:\n  flota hash --key 'test key 000' 'This is a test'\n  \
+    flota hash --algorithm sha256d 'This is a test'")]
 pub struct Hash {
+    /// With what: rx/0 (RandomX) or sha256d (SHA-256 twice)
+    #[arg(long, value_name = "NAME", default_value = "rx/0", value_parser = algorithm)]
+    pub algorithm: Algorithm,
     /// The RandomX key, up to 60 bytes
     #[arg(long, value_name = "TEXT")]
-    pub key: String,
+    pub key: Option<String>,
     /// What to hash; - reads lines from the standard input
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<String>,

@@ -26,7 +26,7 @@ pub async fn run(settings: &Settings, out: &Out, args: Ask) -> Result<(), Failur
     let credential = own_key(settings, args.own_key)?.cloned();
     let stream = !out.json && (out.terminal || args.stream);
     let chat = payload(args)?;
-    Payload::Chat(chat.clone()).check().map_err(|error| Failure::Usage(error.to_string()))?;
+    chat.check().map_err(|error| Failure::Usage(error.to_string()))?;
     let started = clock::instant();
     let (text, mut pieces) = mpsc::unbounded_channel();
     let cancel = CancellationToken::new();

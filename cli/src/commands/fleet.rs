@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use crate::api::Api;
 use crate::failure::Failure;
-use crate::output::{Hue, Out, duration, hashrate, thousands};
+use crate::output::{Hue, Out, duration, hashrates, thousands};
 
 pub async fn run(api: &Api, out: &Out) -> Result<(), Failure> {
     let raw = api.bytes(api.request(Method::GET, "/fleet")).await?;
@@ -30,7 +30,7 @@ pub async fn run(api: &Api, out: &Out) -> Result<(), Failure> {
         ("slots", none(slots.join(", "), "none")),
         ("queue", queue),
         ("jobs", none(jobs, "none yet")),
-        ("hashrate", hashrate(fleet.hashrate)),
+        ("hashrate", hashrates(fleet.hashrate, &fleet.algorithms)),
     ])
 }
 

@@ -1,8 +1,8 @@
-//! `flota hash`: RandomX hashes, printed as `sha256sum` would: the hash, then what was hashed.
+//! `flota hash`: hashes, printed as `sha256sum` would: the hash, then what was hashed.
 
 use flota_proto::kinds::{HashPayload, HashResult};
 use flota_proto::rest::Priority;
-use flota_proto::{HexBytes, Kind};
+use flota_proto::{Algorithm, HexBytes, Kind};
 use serde_json::json;
 
 use super::stdin_text;
@@ -13,12 +13,13 @@ use crate::follow;
 use crate::output::Out;
 
 pub async fn run(api: &Api, out: &Out, args: Hash) -> Result<(), Failure> {
+    check_key(args.algorithm, args.key.is_some())?;
     let inputs = inputs(args.inputs)?;
     let payload = HashPayload {
-        key: bytes("the key", &args.key, args.hex)?,
+        key: args.key.as_deref().map(|key| bytes("the key", key, args.hex)).transpose()?,
         inputs: inputs.iter().map(|input| bytes("an input", input, args.hex)).collect::<Result<_, _>>()?,
     };
-    let mut body = json!({"kind": Kind::RandomxHash.as_str(), "payload": payload});
+    let mut body = json!({"kind": Kind::Hash(args.algorithm).as_str(), "payload": payload});
     if let Some(priority) = args.priority {
         body["priority"] = json!(Priority(priority));
     }
@@ -36,6 +37,15 @@ pub async fn run(api: &Api, out: &Out, args: Hash) -> Result<(), Failure> {
         }
     }
     follow::verdict(&ended.job)
+}
+
+fn check_key(algorithm: Algorithm, given: bool) -> Result<(), Failure> {
+    let name = algorithm.as_str();
+    match (algorithm.has_key(), given) {
+        (true, false) => Err(Failure::Usage(format!("{name} needs a key: --key TEXT"))),
+        (false, true) => Err(Failure::Usage(format!("{name} has no key: leave --key out"))),
+        (true, true) | (false, false) => Ok(()),
+    }
 }
 
 fn inputs(given: Vec<String>) -> Result<Vec<String>, Failure> {

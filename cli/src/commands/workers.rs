@@ -11,7 +11,7 @@ use super::keep_first;
 use crate::api::{Api, segment};
 use crate::args::{WorkersArgs, WorkersCommand};
 use crate::failure::Failure;
-use crate::output::{Hue, Out, ago, hashrate};
+use crate::output::{Hue, Out, ago, hashrates};
 
 pub async fn run(api: &Api, out: &Out, args: WorkersArgs) -> Result<(), Failure> {
     match args.command.unwrap_or(WorkersCommand::List) {
@@ -41,7 +41,7 @@ async fn list(api: &Api, out: &Out) -> Result<(), Failure> {
             out.cell(Hue::Plain, unless_zero(u64::from(worker.capabilities.cores), "")),
             out.cell(Hue::Plain, memory(worker.capabilities.memory_mib)),
             out.cell(Hue::Plain, format!("{:.0} %", worker.load.cpu * 100.0)),
-            out.cell(Hue::Plain, hashrate(worker.hashrate)),
+            out.cell(Hue::Plain, hashrates(worker.hashrate, &worker.algorithms)),
             out.cell(Hue::Dim, ago(worker.last_seen_at)),
         ]);
     }
@@ -74,7 +74,7 @@ fn print(out: &Out, worker: &Worker) -> Result<(), Failure> {
         ("gpus", worker.capabilities.gpus.join(", ")),
         ("labels", labels.join(", ")),
         ("load", format!("{:.0} % CPU, {:.0} % memory", worker.load.cpu * 100.0, worker.load.memory * 100.0)),
-        ("hashrate", hashrate(worker.hashrate)),
+        ("hashrate", hashrates(worker.hashrate, &worker.algorithms)),
         ("connected", worker.connected_at.map_or_else(|| "no".into(), ago)),
         ("last seen", ago(worker.last_seen_at)),
     ];

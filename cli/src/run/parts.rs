@@ -20,7 +20,9 @@ use flota_proto::Class;
 use flota_worker::executor::Executor;
 use flota_worker::executor::ai::{AiConfig, AiExecutor};
 use flota_worker::executor::echo::Echo;
+use flota_worker::executor::manners::Manners;
 use flota_worker::executor::randomx::{Mode, RandomxConfig, RandomxExecutor};
+use flota_worker::executor::sha256d::Sha256dExecutor;
 use flota_worker::peer::fetch::Peers;
 use flota_worker::{Neighbour, RunningWorker, Worker, WorkerConfig};
 
@@ -198,6 +200,7 @@ fn executors(settings: &Settings) -> Vec<Arc<dyn Executor>> {
     }
     if wanted(Class::Randomx) {
         executors.push(Arc::new(RandomxExecutor::new(randomx_config(settings))));
+        executors.push(Arc::new(Sha256dExecutor::new(manners(settings))));
     }
     if wanted(Class::Ai) {
         executors.push(AiExecutor::start(ai_config(settings)));
@@ -219,6 +222,17 @@ fn randomx_config(settings: &Settings) -> RandomxConfig {
         keep: settings.randomx_keep,
         shared_directory: settings.randomx_shared_dir.clone(),
         peers: Peers { addresses: settings.peers.clone(), token: settings.worker_token.clone() },
+    }
+}
+
+/// Of hashing that needs neither memory nor processor cache: on every core.
+fn manners(settings: &Settings) -> Manners {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    Manners {
+        threads: settings.randomx_threads.map_or_else(cores, |threads| threads as usize),
+        percent: u8::try_from(settings.randomx_percent).unwrap_or(100),
+        nice: u8::try_from(settings.randomx_nice).unwrap_or(0),
+        cpus: settings.randomx_cpus.clone(),
     }
 }
 

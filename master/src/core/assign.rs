@@ -3,16 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use flota_proto::kinds::SEARCH_UNIT_MAX;
+use flota_proto::kinds::HASH_UNIT_MAX;
 use flota_proto::rest::AttemptOutcome;
-use flota_proto::{Class, JobId, WorkerId};
+use flota_proto::{Class, JobId, Kind, WorkerId};
 
 use super::fleet::{Worker, WorkerIdx};
-use super::job::{Hold, Phase, Seq, Unit, UnitState};
+use super::job::{Hold, Job, Phase, Seq, Unit, UnitState};
 use super::queue::{Entry, REMAINDER, Rank, ShapeId};
 use super::split::unit_size;
 use super::{Assignment, Core, Effect, Moment, Timer};
-use crate::submit::Work;
 
 /// Units of a class assigned at once: what is left follows in the next batch, so that leases are heard in between.
 const ASSIGNED_MAX: usize = 4_000;
@@ -83,13 +82,12 @@ impl Core {
 
     fn assign(&mut self, at: Moment, (seq, index): Entry, idx: WorkerIdx, out: &mut Vec<Effect>) {
         let Some(worker) = self.fleet.get(idx) else { return };
-        let (id, simple, power, rate) = (worker.id.clone(), worker.simple, worker.power(), worker.rate);
         let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let (id, simple) = (worker.id.clone(), worker.simple);
         let (shape, priority, owner) = (job.spec.shape, job.priority, job.spec.owner.clone());
         let class = job.spec.kind.class();
         let index = if index == REMAINDER {
-            let size = unit_size(job.uncut(), rate, power, self.fleet.ready_count(class));
-            let size = if matches!(job.spec.work, Work::Range { .. }) { size.min(SEARCH_UNIT_MAX) } else { size };
+            let size = next_size(job, worker, self.fleet.ready_count(class));
             let (from, index) = (job.next_from, job.next_index);
             job.units.push(Unit::cut(index, from, from + size));
             job.next_from += size;
@@ -205,4 +203,17 @@ impl Core {
         let waits = job.state == flota_proto::rest::JobState::Pending;
         waits.then(|| self.queue.depth_from(job.spec.kind.class(), job.priority).max(1))
     }
+}
+
+/// How much of what is not cut yet of a job `worker` gets, one of so many.
+fn next_size(job: &Job, worker: &Worker, workers: usize) -> u64 {
+    let uncut = job.uncut();
+    let (algorithm, most) = match job.spec.kind {
+        Kind::Hash(algorithm) => (algorithm, HASH_UNIT_MAX),
+        Kind::Search(algorithm) => (algorithm, algorithm.search_unit_max()),
+        Kind::AiChat | Kind::AiEmbed | Kind::Echo => return uncut,
+    };
+    let speed = worker.speeds.get(&algorithm).copied();
+    let size = unit_size(uncut, speed, worker.power() * algorithm.assumed_rate(), workers);
+    size.min(most).min(job.spec.unit_max.unwrap_or(u64::MAX))
 }

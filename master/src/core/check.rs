@@ -1,10 +1,10 @@
-//! Results of RandomX that are checked before they count: which of them, how closely, and what follows. What is computed again is the
+//! Hashes that are checked before they count: which of them, how closely, and what follows. What is computed again is the
 //! shell's business, which answers with [`Input::Checked`](super::Input::Checked).
 
 use bytes::Bytes;
 use flota_proto::kinds::SearchResult;
 use flota_proto::rest::{AttemptOutcome, JobError};
-use flota_proto::{Kind, UnitId, WorkerId};
+use flota_proto::{Algorithm, Kind, UnitId, WorkerId};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -36,7 +36,7 @@ pub struct Check {
     pub payload: Option<Bytes>,
     /// What the worker sent.
     pub output: Bytes,
-    /// How many hashes, beside all that were found, are to be computed again.
+    /// How many hashes (of a search: groups of its proof), beside all that were found, are to be computed again.
     pub samples: u32,
     /// Chooses them; no worker can know it.
     pub entropy: u64,
@@ -45,7 +45,7 @@ pub struct Check {
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// So many hashes were computed again, and all were right.
+    /// So many samples and finds were computed again, and all were right.
     Right(u32),
     /// Why it is wrong.
     Wrong(String),
@@ -78,7 +78,7 @@ impl Core {
         }
         let index = result.unit.index;
         let finds =
-            if kind == Kind::RandomxSearch { serde_json::from_slice::<Finds>(&result.output).ok() } else { None };
+            if matches!(kind, Kind::Search(_)) { serde_json::from_slice::<Finds>(&result.output).ok() } else { None };
         if self.limits.verify == Verify::Strict && finds.as_ref().is_some_and(|finds| finds.proof.is_none()) {
             // Refused when it is to count.
             return false;
@@ -148,18 +148,20 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let Answer { output, elapsed_ms, hashes } = answer;
-        if hashes > 0 {
-            out.push(Effect::Hashes(hashes));
-        }
-        if hashes > 0 && elapsed_ms > 0 {
-            self.measure(idx, hashes as f64 * 1000.0 / elapsed_ms as f64);
-        }
         let kind = self.jobs.get(&seq).map(|job| job.spec.kind);
+        if let Some(algorithm) = kind.and_then(Kind::algorithm).filter(|_| hashes > 0) {
+            out.push(Effect::Hashes(algorithm, hashes));
+            if elapsed_ms > 0 {
+                self.measure(idx, algorithm, hashes as f64 * 1000.0 / elapsed_ms as f64);
+            }
+        }
         let output = match kind {
-            Some(Kind::RandomxSearch) => match without_proof(output, self.limits.verify == Verify::Strict) {
-                Ok(output) => output,
-                Err(why) => return self.refuse_result(at, seq, index, why, out),
-            },
+            Some(Kind::Search(algorithm)) => {
+                match without_proof(algorithm, output, self.limits.verify == Verify::Strict) {
+                    Ok(output) => output,
+                    Err(why) => return self.refuse_result(at, seq, index, why, out),
+                }
+            }
             _ => output,
         };
         self.complete_unit(at, seq, index, output, out);
@@ -167,12 +169,12 @@ impl Core {
 }
 
 /// The output as it is kept.
-fn without_proof(output: Bytes, strict: bool) -> Result<Bytes, &'static str> {
+fn without_proof(algorithm: Algorithm, output: Bytes, strict: bool) -> Result<Bytes, &'static str> {
     match serde_json::from_slice::<SearchResult>(&output) {
         Ok(result) if result.proof.is_empty() && strict => {
             Err("it has no proof of what it covered (FLOTA_VERIFY is strict)")
         }
-        Ok(result) if result.proof_fits() => {
+        Ok(result) if result.proof_fits(algorithm) => {
             let kept = SearchResult { proof: Vec::new().into(), ..result };
             Ok(serde_json::to_vec(&kept).map_or(output, Bytes::from))
         }

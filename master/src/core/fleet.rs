@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use flota_proto::mqtt::{Capabilities, Load, RandomxState, Register, WorkerState};
-use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
+use flota_proto::{Algorithm, Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::job::Seq;
 use super::queue::Shape;
@@ -79,14 +79,16 @@ pub struct Worker {
     pub held_by_class: BTreeMap<Class, u32>,
     /// How busy its machine is.
     pub load: Load,
-    /// Hashes a second, by its own word.
+    /// RandomX hashes a second, by its own word.
     pub hashrate: f64,
+    /// Hashes a second of each algorithm, by its own word.
+    pub algorithms: BTreeMap<Algorithm, f64>,
     /// How it stands with RandomX, by its own word.
     pub randomx: Option<Box<RandomxState>>,
     /// RandomX keys (hex) for which it is warm.
     pub warm_keys: BTreeSet<Arc<str>>,
-    /// Items of RandomX work a second, measured over its units.
-    pub rate: Option<f64>,
+    /// Hashes a second of each algorithm, measured over its units.
+    pub speeds: BTreeMap<Algorithm, f64>,
     /// Since when its stream is up.
     pub connected_at: Option<Timestamp>,
     /// When it was last heard of.
@@ -160,9 +162,10 @@ impl Worker {
             held_by_class: BTreeMap::new(),
             load: Load::default(),
             hashrate: 0.0,
+            algorithms: BTreeMap::new(),
             randomx: None,
             warm_keys: BTreeSet::new(),
-            rate: None,
+            speeds: BTreeMap::new(),
             connected_at: None,
             last_seen_at: now,
             room: BTreeMap::new(),

@@ -48,10 +48,8 @@ impl Gather {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         match kind {
-            Kind::RandomxHash => Self::Hashes { pieces: BTreeMap::new(), mode: String::new() },
-            Kind::RandomxSearch => {
-                Self::Search { found: BTreeSet::new(), covered: BTreeMap::new(), hashes_computed: 0 }
-            }
+            Kind::Hash(_) => Self::Hashes { pieces: BTreeMap::new(), mode: String::new() },
+            Kind::Search(_) => Self::Search { found: BTreeSet::new(), covered: BTreeMap::new(), hashes_computed: 0 },
             Kind::AiChat | Kind::AiEmbed | Kind::Echo => Self::Single,
         }
     }
@@ -81,7 +79,7 @@ impl Gather {
             Self::Search { found, covered, hashes_computed } => {
                 let result: SearchResult = parse(part.output)?;
                 let first = matches!(work, Work::Range { first: true, .. });
-                check_search(&result, part, first)?;
+                check_search(kind, &result, part, first)?;
                 let satisfied = first && !result.found.is_empty();
                 found.extend(result.found);
                 for [from, to] in result.covered {
@@ -157,11 +155,11 @@ fn check_single(kind: Kind, output: &[u8]) -> Result<(), String> {
         Kind::AiChat => parse::<ChatResult>(output).map(drop),
         Kind::AiEmbed => parse::<EmbedResult>(output).map(drop),
         Kind::Echo => parse::<&RawValue>(output).map(drop),
-        Kind::RandomxHash | Kind::RandomxSearch => Err("it is not of a single unit".into()),
+        Kind::Hash(_) | Kind::Search(_) => Err("it is not of a single unit".into()),
     }
 }
 
-fn check_search(result: &SearchResult, part: &Part<'_>, first: bool) -> Result<(), String> {
+fn check_search(kind: Kind, result: &SearchResult, part: &Part<'_>, first: bool) -> Result<(), String> {
     let mut covered = BTreeMap::new();
     for [from, to] in &result.covered {
         if from >= to || *from < part.from || *to > part.to {
@@ -176,8 +174,8 @@ fn check_search(result: &SearchResult, part: &Part<'_>, first: bool) -> Result<(
     if result.found.iter().any(|found| found.hash.len() != 32) {
         return Err("a hash that is not 32 bytes long".into());
     }
-    if !result.proof_fits() {
-        return Err(format!("its proof of {} bytes is not 2 for each nonce covered", result.proof.len()));
+    if kind.algorithm().is_some_and(|algorithm| !result.proof_fits(algorithm)) {
+        return Err(format!("its proof of {} bytes does not fit what it covered", result.proof.len()));
     }
     let whole = covered.len() == 1 && covered.get(&part.from) == Some(&part.to);
     let early = first && !result.found.is_empty();
@@ -213,13 +211,15 @@ fn uncover(ranges: &mut BTreeMap<u64, u64>, from: u64, to: u64) {
 
 #[cfg(test)]
 mod tests {
+    use flota_proto::Algorithm;
+
     use super::*;
 
     const ALL: Work = Work::Range { start: 0, end: 100, first: false };
     const FIRST: Work = Work::Range { start: 0, end: 100, first: true };
 
     fn take(gather: &mut Gather, work: Work, from: u64, to: u64, output: &str) -> Result<bool, String> {
-        gather.take(Kind::RandomxSearch, work, &Part { from, to, output: output.as_bytes() })
+        gather.take(Kind::Search(Algorithm::Randomx), work, &Part { from, to, output: output.as_bytes() })
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_search_output_must_cover_its_unit() {
-        let mut gather = Gather::new(Kind::RandomxSearch);
+        let mut gather = Gather::new(Kind::Search(Algorithm::Randomx));
         let short = r#"{"found":[],"hashes_computed":5,"covered":[[0,5]]}"#;
         assert!(take(&mut gather, ALL, 0, 10, short).is_err());
         assert!(take(&mut gather, FIRST, 0, 10, short).is_err());
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_first_find_satisfies_and_says_what_was_covered() {
-        let mut gather = Gather::new(Kind::RandomxSearch);
+        let mut gather = Gather::new(Kind::Search(Algorithm::Randomx));
         let hash = "00".repeat(32);
         let found = format!(r#"{{"found":[{{"nonce":3,"hash":"{hash}"}}],"hashes_computed":4,"covered":[[0,4]]}}"#);
         assert_eq!(take(&mut gather, FIRST, 0, 10, &found), Ok(true));
@@ -264,28 +264,28 @@ mod tests {
 
     #[test]
     fn hashes_come_out_in_the_order_of_the_inputs() {
-        let mut gather = Gather::new(Kind::RandomxHash);
+        let mut gather = Gather::new(Kind::Hash(Algorithm::Randomx));
         let piece = |byte: &str| format!(r#"{{"hashes":["{}"],"mode":"light"}}"#, byte.repeat(32));
         for (from, byte) in [(1, "bb"), (0, "aa")] {
             let output = piece(byte);
             let part = Part { from, to: from + 1, output: output.as_bytes() };
-            gather.take(Kind::RandomxHash, Work::List(2), &part).unwrap();
+            gather.take(Kind::Hash(Algorithm::Randomx), Work::List(2), &part).unwrap();
         }
         let result = String::from_utf8(gather.result().unwrap().to_vec()).unwrap();
         assert!(result.find("aaaa").unwrap() < result.find("bbbb").unwrap());
         assert!(!result.contains("covered"), "they are the first inputs: {result}");
         let part = Part { from: 0, to: 2, output: piece("aa").as_bytes().to_vec().leak() };
-        assert!(gather.take(Kind::RandomxHash, Work::List(2), &part).is_err());
+        assert!(gather.take(Kind::Hash(Algorithm::Randomx), Work::List(2), &part).is_err());
     }
 
     #[test]
     fn hashes_of_a_part_say_which_inputs_they_belong_to() {
-        let mut gather = Gather::new(Kind::RandomxHash);
+        let mut gather = Gather::new(Kind::Hash(Algorithm::Randomx));
         let hash = "cc".repeat(32);
         for from in [7, 2, 3] {
             let output = format!(r#"{{"hashes":["{hash}"],"mode":"fast"}}"#);
             let part = Part { from, to: from + 1, output: output.as_bytes() };
-            gather.take(Kind::RandomxHash, Work::List(9), &part).unwrap();
+            gather.take(Kind::Hash(Algorithm::Randomx), Work::List(9), &part).unwrap();
         }
         let result: HashResult = serde_json::from_slice(&gather.result().unwrap()).unwrap();
         assert_eq!((result.hashes.len(), result.covered), (3, vec![[2, 4], [7, 8]]));

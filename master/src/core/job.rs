@@ -51,6 +51,8 @@ pub struct Spec {
     pub created_at: Timestamp,
     /// How it can be cut.
     pub work: Work,
+    /// How large a unit may be, where its result would get too large.
+    pub unit_max: Option<u64>,
     /// Whether an earlier result may be used.
     pub cache: bool,
     /// Its place in a conversation.

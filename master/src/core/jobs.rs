@@ -90,6 +90,7 @@ impl Core {
             on_dependency_failure: new.on_dependency_failure,
             created_at: now,
             work: new.work,
+            unit_max: new.unit_max,
             cache: new.cache,
             turn: new.turn,
             retry: new.retry.map(Arc::new),

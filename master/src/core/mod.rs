@@ -28,7 +28,7 @@ use bytes::Bytes;
 use flota_proto::kinds::Found;
 use flota_proto::mqtt::{Register, WorkerStatus};
 use flota_proto::rest::{JobError, JobState};
-use flota_proto::{JobId, Kind, Timestamp, UnitId, WorkerId};
+use flota_proto::{Algorithm, JobId, Kind, Timestamp, UnitId, WorkerId};
 
 pub use ai::Used;
 pub(crate) use check::mix;
@@ -202,7 +202,7 @@ pub enum Effect {
     /// An attempt ended, for the metrics.
     Attempt(flota_proto::rest::AttemptOutcome),
     /// Hashes that counted, for the metrics.
-    Hashes(u64),
+    Hashes(Algorithm, u64),
     /// Something happened to a job of a source.
     Mined(JobId, Mined),
     /// Check a result; it counts when [`Input::Checked`] says that it is right.
@@ -266,7 +266,7 @@ enum Timer {
     Unserved(queue::ShapeId),
 }
 
-/// How results of RandomX are checked before they count.
+/// How hashes are checked before they count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
     /// Workers are believed.
@@ -297,7 +297,7 @@ pub struct Limits {
     pub dispatch_timeout_ms: u64,
     /// Simple workers may be sent users' keys.
     pub simple_take_keys: bool,
-    /// How results of RandomX are checked before they count.
+    /// How hashes are checked before they count.
     pub verify: Verify,
     /// What is wrong on purpose.
     #[cfg(feature = "seeded-defects")]

@@ -52,6 +52,9 @@ pub struct Rest {
     /// `None` for one unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<WorkRow>,
+    /// How large a unit may be, where its result would get too large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit_max: Option<u64>,
     /// What a worker must have.
     #[serde(skip_serializing_if = "is_default")]
     pub requires: Requires,
@@ -327,6 +330,7 @@ fn job_head(job: &Job, queue: &Queue) -> JobHead {
                 Work::List(length) => Some(WorkRow::List(length)),
                 Work::Range { start, end, first } => Some(WorkRow::Range(start, end, first)),
             },
+            unit_max: spec.unit_max,
             requires: shape.requires.clone(),
             model: shape.model.clone(),
             credential: shape.credential,
@@ -469,6 +473,7 @@ impl Core {
                 Some(WorkRow::List(length)) => Work::List(length),
                 Some(WorkRow::Range(start, end, first)) => Work::Range { start, end, first },
             },
+            unit_max: head.rest.unit_max,
             cache: head.rest.cache,
             turn: head.rest.turn,
             retry: head.rest.retry,

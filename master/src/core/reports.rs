@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use flota_proto::kinds::Found;
 use flota_proto::rest::{AttemptOutcome, JobError};
-use flota_proto::{Class, Kind, Timestamp, UnitId, WorkerId};
+use flota_proto::{Algorithm, Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::fleet::{Owed, WorkerIdx};
 use super::job::{Answer, Phase, Seq, Unit, UnitState, What};
@@ -192,10 +192,10 @@ impl Core {
         hold.is_some_and(|hold| hold.phase == Phase::Checking)
     }
 
-    pub(super) fn measure(&mut self, idx: WorkerIdx, rate: f64) {
+    pub(super) fn measure(&mut self, idx: WorkerIdx, algorithm: Algorithm, rate: f64) {
         self.fleet.update(idx, |worker| {
-            let before = worker.rate.unwrap_or(rate);
-            worker.rate = Some(before + (rate - before) * RATE_WEIGHT);
+            let speed = worker.speeds.entry(algorithm).or_insert(rate);
+            *speed += (rate - *speed) * RATE_WEIGHT;
         });
     }
 

@@ -1,7 +1,7 @@
 //! What the master thinks of a worker: how often its hashes were found right or wrong, what went wrong in a row, and whether it is set
 //! aside for that.
 
-use flota_proto::kinds::SEARCH_UNIT_MAX;
+use flota_proto::kinds::PROOF_GROUPS_MAX;
 use flota_proto::rest::{AttemptOutcome, JobError};
 use flota_proto::{Class, Timestamp, UnitId};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub const TRUSTED_ONE_IN: u64 = 4;
 /// Completed units remembered of a worker.
 const RECENT_MAX: usize = 100;
 
-const _: () = assert!(SEARCH_UNIT_MAX > SAMPLES_ONCE_WRONG as u64);
+const _: () = assert!(PROOF_GROUPS_MAX > SAMPLES_ONCE_WRONG as u64);
 
 /// What is remembered of a worker, also over a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use flota_proto::rest::{self, JobState, QueueDepth, Slots};
-use flota_proto::{Class, JobId, Timestamp, UnitId, WorkerId};
+use flota_proto::{Algorithm, Class, JobId, Timestamp, UnitId, WorkerId};
 use serde_json::{Value, json};
 
 use super::fleet::Worker;
@@ -259,6 +259,9 @@ impl Core {
             if let Some(randomx) = &worker.randomx {
                 fleet.hashrates += randomx.hashrates;
             }
+            for (algorithm, rate) in rates(worker) {
+                *fleet.algorithms.entry(algorithm).or_default() += rate;
+            }
             for (class, slots) in &worker.slots {
                 let total = fleet.slots.entry(*class).or_default();
                 total.total += u64::from(*slots);
@@ -367,10 +370,18 @@ fn worker_view(worker: &Worker) -> rest::Worker {
         labels: worker.labels.clone(),
         load: worker.load,
         hashrate: if worker.online() { worker.hashrate } else { 0.0 },
+        algorithms: if worker.online() { rates(worker) } else { BTreeMap::new() },
         randomx: worker.randomx.as_deref().filter(|_| worker.online()).cloned(),
         connected_at: worker.connected_at,
         last_seen_at: worker.last_seen_at,
     }
+}
+
+/// Hashes a second of each algorithm: guests say only how fast they hash RandomX.
+fn rates(worker: &Worker) -> BTreeMap<Algorithm, f64> {
+    let randomx = (worker.hashrate > 0.0).then_some((Algorithm::Randomx, worker.hashrate));
+    let others = worker.algorithms.iter().filter(|(algorithm, _)| **algorithm != Algorithm::Randomx);
+    others.map(|(algorithm, rate)| (*algorithm, *rate)).chain(randomx).collect()
 }
 
 fn attempt_view(ended: &super::job::Try) -> rest::Attempt {

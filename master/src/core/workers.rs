@@ -76,6 +76,7 @@ impl Core {
                 worker.load = status.load.unwrap_or(worker.load);
                 worker.hashrate = status.hashrate.unwrap_or(worker.hashrate);
                 worker.randomx.clone_from(&status.randomx);
+                worker.algorithms.clone_from(&status.algorithms);
             });
             if status.status == WorkerState::Offline {
                 self.gone(at, idx, out);

@@ -58,10 +58,10 @@ fn audit(reader: &mut dyn Reader, id: JobId, limit: usize, from: u32) -> Result<
 fn piece(job: &StoredJob, row: &UnitRow) -> AuditPiece {
     let output = row.output.as_deref().unwrap_or_default();
     let mut covered = match job.head.kind {
-        Kind::RandomxSearch => {
+        Kind::Search(_) => {
             serde_json::from_slice::<SearchResult>(output).map_or_else(|_| Vec::new(), |result| result.covered)
         }
-        Kind::RandomxHash | Kind::AiChat | Kind::AiEmbed | Kind::Echo => vec![[row.from, row.to]],
+        Kind::Hash(_) | Kind::AiChat | Kind::AiEmbed | Kind::Echo => vec![[row.from, row.to]],
     };
     covered.sort_unstable();
     let tries = decode_tries(&row.tries);

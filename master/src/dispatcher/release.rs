@@ -7,7 +7,7 @@ use std::sync::Arc;
 use flota_common::clock;
 use flota_proto::mqtt::{Command, Control, WorkerState, WorkerStatus};
 use flota_proto::rest::JobState;
-use flota_proto::{JobId, Kind, UnitId, WorkerId, v1};
+use flota_proto::{Algorithm, JobId, Kind, UnitId, WorkerId, v1};
 use serde_json::json;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -77,7 +77,7 @@ impl Dispatcher {
                     metrics::counter!("flota_quarantines_total").increment(1);
                 }
                 Effect::Distrusted(unit) => info!(job_id = %unit.job, "unit {unit} is computed again"),
-                Effect::Hashes(count) => metrics::counter!("flota_hashes_total").increment(count),
+                Effect::Hashes(algorithm, count) => count_hashes(algorithm, count),
                 Effect::Attempt(outcome) => {
                     metrics::counter!("flota_attempts_total", "outcome" => outcome.as_str()).increment(1);
                 }
@@ -176,6 +176,7 @@ impl Dispatcher {
             slots: view.slots,
             running: view.running,
             hashrate: None,
+            algorithms: std::collections::BTreeMap::new(),
             randomx: None,
             load: None,
         };
@@ -232,5 +233,12 @@ impl Dispatcher {
         for state in [JobState::Completed, JobState::Failed, JobState::Cancelled] {
             fleet.jobs.insert(state, self.ended_counts.get(&state).copied().unwrap_or(0));
         }
+    }
+}
+
+fn count_hashes(algorithm: Algorithm, count: u64) {
+    metrics::counter!("flota_algorithm_hashes_total", "algorithm" => algorithm.as_str()).increment(count);
+    if algorithm == Algorithm::Randomx {
+        metrics::counter!("flota_hashes_total").increment(count);
     }
 }

@@ -76,8 +76,8 @@ impl Narrower {
 
 fn parse(kind: Kind, payload: &[u8]) -> Result<Parsed, Refused> {
     let parsed = match kind {
-        Kind::RandomxHash => serde_json::from_slice(payload).map(Parsed::Hash),
-        Kind::RandomxSearch => serde_json::from_slice(payload).map(Parsed::Search),
+        Kind::Hash(_) => serde_json::from_slice(payload).map(Parsed::Hash),
+        Kind::Search(_) => serde_json::from_slice(payload).map(Parsed::Search),
         Kind::AiChat | Kind::AiEmbed | Kind::Echo => {
             return Err(Refused::Unavailable(format!("{kind} has one unit")));
         }

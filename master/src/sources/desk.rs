@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flota_common::clock;
-use flota_proto::kinds::{Find, Found, SearchPayload, SearchResult};
+use flota_proto::kinds::{Find, Found, SearchPayload, SearchResult, wins};
 use flota_proto::rest::{JobState, Requires, SubmitJob};
 use flota_proto::sources::{SourceState, SourceWork};
-use flota_proto::{HexBytes, JobId, WorkerId};
+use flota_proto::{Algorithm, HexBytes, JobId, WorkerId};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -96,12 +96,12 @@ impl Account {
     /// Why it is worth nothing.
     pub async fn verify(&self, work: &Work, nonce: u32, claimed: &[u8]) -> Result<[u8; 32], String> {
         let input = block::with_nonce(&work.blob, work.nonce_offset, nonce);
-        let hash = self.verifier.hash(&work.key, &input).await.map_err(|error| error.to_string())?;
+        let hash = self.verifier.hash(Algorithm::Randomx, &work.key, &input).await;
+        let hash = hash.map_err(|error| error.to_string())?;
         if hash != *claimed {
             return Err("the worker's hash is wrong".into());
         }
-        let wins = hash.iter().rev().lt(work.target.iter().rev());
-        if wins { Ok(hash) } else { Err("the hash does not win".into()) }
+        if wins(&hash, &work.target) { Ok(hash) } else { Err("the hash does not win".into()) }
     }
 
     /// Says what became of a find.
@@ -292,7 +292,7 @@ impl<W> Desk<W> {
     fn job(&self, work: &Work) -> Result<NewJob, Refused> {
         let ((nonce_start, nonce_end), _) = divide(work.nonces);
         let payload = SearchPayload {
-            key: HexBytes(work.key.to_vec()),
+            key: Some(HexBytes(work.key.to_vec())),
             blob: HexBytes(work.blob.clone()),
             nonce_offset: work.nonce_offset as u64,
             nonce_start,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flota_proto::rest::{JobState, OnDependencyFailure, Requires};
-use flota_proto::{JobId, Kind, Timestamp};
+use flota_proto::{Algorithm, JobId, Kind, Timestamp};
 
 use super::{IdempotencyRow, Retention, SqliteStore, Store, StoreError};
 use crate::core::record::{UnitRow, WorkerRow};
@@ -28,6 +28,7 @@ fn new_job(kind: Kind, work: Work, payload: &str) -> NewJob {
         work,
         model: Some("m".into()),
         randomx_key: None,
+        unit_max: None,
         queue: "q".into(),
         project: Some("p".into()),
         priority: 7,
@@ -74,7 +75,7 @@ fn what_was_committed_comes_back_as_it_was() {
         let large =
             submit(&mut core, new_job(Kind::Echo, Work::Single, &format!(r#"{{"value":"{}"}}"#, "x".repeat(5000))));
         let range = Work::Range { start: 5, end: 1 << 32, first: true };
-        let search = submit(&mut core, new_job(Kind::RandomxSearch, range, "{}"));
+        let search = submit(&mut core, new_job(Kind::Search(Algorithm::Randomx), range, "{}"));
         store.commit(&core.take_changes(), &[]).unwrap();
 
         let loaded = store.load().unwrap();
@@ -121,7 +122,7 @@ fn what_is_old_is_deleted_whatever_stands_before_it() {
             submit(&mut core, new_job(Kind::Echo, Work::Single, "{}"));
         }
         let range = Work::Range { start: 0, end: 1 << 32, first: false };
-        let old = submit(&mut core, new_job(Kind::RandomxSearch, range, "{}"));
+        let old = submit(&mut core, new_job(Kind::Search(Algorithm::Randomx), range, "{}"));
         core.handle(at(10), Input::Cancel(old)).unwrap();
         store.commit(&core.take_changes(), &[]).unwrap();
         core.forget_ended();

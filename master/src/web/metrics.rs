@@ -43,6 +43,7 @@ fn describe() {
     describe_gauge!("flota_workers", "Workers by state");
     describe_gauge!("flota_worker_slots", "Slots of workers that are there, used and free");
     describe_counter!("flota_hashes_total", "RandomX hashes computed");
+    describe_counter!("flota_algorithm_hashes_total", "Hashes computed, by algorithm");
     describe_counter!("flota_attempts_total", "Attempts that ended, by outcome");
     describe_counter!("flota_ai_tokens_total", "Tokens by provider, model and direction");
     describe_counter!("flota_ai_requests_total", "AI jobs that ended, by provider, model and outcome");

@@ -149,7 +149,7 @@ fn who_asks_the_same_shares_the_result_or_is_asked_itself() {
 #[test]
 fn a_job_whose_result_is_there_ends_at_once_and_once() {
     let mut fleet = Fleet::new();
-    let kinds = [(Kind::AiChat, Work::Single), (Kind::RandomxHash, Work::List(3))];
+    let kinds = [(Kind::AiChat, Work::Single), (Kind::Hash(flota_proto::Algorithm::Randomx), Work::List(3))];
     for (kind, work) in kinds {
         let new = NewJob { ready: Some(Bytes::from_static(b"{\"a\":1}")), ..job(kind, work) };
         let id = new.id;

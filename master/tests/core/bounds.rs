@@ -5,7 +5,7 @@ use flota_master::core::{Effect, Input, Limits};
 use flota_master::handle::{Refused, Report, UnitResult};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::rest::JobState;
-use flota_proto::{HexBytes, Kind};
+use flota_proto::{Algorithm, HexBytes, Kind};
 
 use crate::fleet::*;
 
@@ -70,7 +70,7 @@ fn a_search_that_finds_too_much_ends_with_what_it_found() {
     let mut fleet = Fleet::with(Limits { result_bytes_max: 10_000, ..Limits::default() });
     let (stream, _) = fleet.worker("w1");
     let work = Work::Range { start: 0, end: 1_000_000, first: false };
-    let job = NewJob { kind: Kind::RandomxSearch, work, ..echo() };
+    let job = NewJob { kind: Kind::Search(Algorithm::Randomx), work, ..echo() };
     let id = job.id;
     let mut effects = fleet.submit(job);
     for _ in 0..200 {

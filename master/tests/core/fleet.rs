@@ -114,6 +114,7 @@ pub fn job(kind: Kind, work: Work) -> NewJob {
         work,
         model: None,
         randomx_key: None,
+        unit_max: None,
         queue: "default".into(),
         project: None,
         priority: 5,

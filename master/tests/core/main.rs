@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ai;
+mod algorithms;
 mod bounds;
 #[allow(dead_code)]
 #[path = "../simulation/disk.rs"]
@@ -21,7 +22,7 @@ use flota_master::handle::{Heartbeat, Hello, JobFilter, Refused, Report, StreamI
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::{Capabilities, Register, WorkerState, WorkerStatus};
 use flota_proto::rest::{AttemptOutcome, JobState, OnDependencyFailure, Requires};
-use flota_proto::{Class, Kind, WorkerId};
+use flota_proto::{Algorithm, Class, Kind, WorkerId};
 
 use fleet::*;
 
@@ -267,7 +268,7 @@ fn a_search_is_cut_as_workers_come_and_covers_its_range_exactly() {
     let mut fleet = Fleet::new();
     let (one, _) = fleet.worker("w1");
     let (two, _) = fleet.worker("w2");
-    let job = job(Kind::RandomxSearch, Work::Range { start: 7, end: 1_007, first: false });
+    let job = job(Kind::Search(Algorithm::Randomx), Work::Range { start: 7, end: 1_007, first: false });
     let id = job.id;
     let mut open = tasks(&fleet.submit(job));
     assert_eq!(open.len(), 2, "both workers have something to do");
@@ -287,7 +288,7 @@ fn the_first_find_stops_all_units() {
     let mut fleet = Fleet::new();
     let (one, _) = fleet.worker("w1");
     let (two, _) = fleet.worker("w2");
-    let job = job(Kind::RandomxSearch, Work::Range { start: 0, end: 1 << 32, first: true });
+    let job = job(Kind::Search(Algorithm::Randomx), Work::Range { start: 0, end: 1 << 32, first: true });
     let id = job.id;
     let open = tasks(&fleet.submit(job));
     let (winner, other) = (&open[0], &open[1]);
@@ -303,7 +304,10 @@ fn the_first_find_stops_all_units() {
 fn a_result_that_does_not_answer_its_unit_is_a_failure() {
     let mut fleet = Fleet::new();
     let (stream, _) = fleet.worker("w1");
-    let job = NewJob { max_attempts: 1, ..job(Kind::RandomxSearch, Work::Range { start: 0, end: 10, first: false }) };
+    let job = NewJob {
+        max_attempts: 1,
+        ..job(Kind::Search(Algorithm::Randomx), Work::Range { start: 0, end: 10, first: false })
+    };
     let id = job.id;
     let task = task(&fleet.submit(job));
     let short = r#"{"found":[],"hashes_computed":1,"covered":[[0,1]]}"#;
@@ -315,7 +319,7 @@ fn a_result_that_does_not_answer_its_unit_is_a_failure() {
 fn a_job_that_failed_can_be_retried_and_keeps_what_was_computed() {
     let mut fleet = Fleet::new();
     let (stream, _) = fleet.worker("w1");
-    let search = job(Kind::RandomxSearch, Work::Range { start: 0, end: 1_000, first: false });
+    let search = job(Kind::Search(Algorithm::Randomx), Work::Range { start: 0, end: 1_000, first: false });
     let id = search.id;
     let first = task(&fleet.submit(search));
     let second = task(&fleet.report(stream, searched(&first, "")));
@@ -356,7 +360,7 @@ fn a_prefetched_unit_goes_to_a_worker_that_becomes_idle() {
     let mut fleet = Fleet::new();
     let prefetch = BTreeMap::from([(Class::Randomx, 1)]);
     let (one, _) = fleet.worker_as(Register { prefetch, ..register("w1") });
-    let list = || job(Kind::RandomxHash, Work::List(1));
+    let list = || job(Kind::Hash(Algorithm::Randomx), Work::List(1));
     let (first, second) = (task(&fleet.submit(list())), task(&fleet.submit(list())));
     fleet.accept(one, &first);
     fleet.report(one, Report { accepted: vec![(second.unit, 1, false)], ..Report::default() });
@@ -393,6 +397,7 @@ fn a_worker_whose_process_and_stream_are_gone_is_not_waited_for() {
         slots: BTreeMap::new(),
         running: BTreeMap::new(),
         hashrate: None,
+        algorithms: std::collections::BTreeMap::new(),
         randomx: None,
         load: None,
     };

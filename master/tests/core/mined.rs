@@ -7,13 +7,13 @@ use flota_master::handle::Report;
 use flota_master::sources::SOURCE_LABEL;
 use flota_master::submit::{NewJob, Work};
 use flota_proto::kinds::Found;
-use flota_proto::{HexBytes, JobId, Kind};
+use flota_proto::{Algorithm, HexBytes, JobId, Kind};
 
 use super::fleet::*;
 
 fn search(label: &str) -> NewJob {
     let labels = BTreeMap::from([(label.to_owned(), "solo".to_owned())]);
-    NewJob { labels, ..job(Kind::RandomxSearch, Work::Range { start: 0, end: 1 << 32, first: false }) }
+    NewJob { labels, ..job(Kind::Search(Algorithm::Randomx), Work::Range { start: 0, end: 1 << 32, first: false }) }
 }
 
 fn found(nonces: &[u64]) -> Vec<Found> {

@@ -5,7 +5,7 @@ use flota_master::handle::{Heartbeat, Hello, Report, StreamId, UnitFailure, Work
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::{RandomxState, WorkerState, WorkerStatus};
 use flota_proto::rest::{AttemptOutcome, JobError, JobState};
-use flota_proto::{Kind, Timestamp, WorkerId};
+use flota_proto::{Algorithm, Kind, Timestamp, WorkerId};
 
 use crate::disk::Disk;
 use crate::fleet::*;
@@ -17,7 +17,7 @@ fn checking() -> Fleet {
 }
 
 fn search(end: u64) -> NewJob {
-    job(Kind::RandomxSearch, Work::Range { start: 0, end, first: false })
+    job(Kind::Search(Algorithm::Randomx), Work::Range { start: 0, end, first: false })
 }
 
 fn covered(task: &flota_master::core::Assignment) -> Report {
@@ -347,6 +347,7 @@ fn a_unit_that_kills_its_worker_is_stopped_after_its_tries_and_says_so() {
             slots: Default::default(),
             running: Default::default(),
             hashrate: None,
+            algorithms: std::collections::BTreeMap::new(),
             load: None,
             randomx: None,
         };
@@ -378,13 +379,14 @@ fn work_goes_first_to_a_worker_with_the_dataset_then_to_one_that_is_warm() {
         slots: Default::default(),
         running: Default::default(),
         hashrate: None,
+        algorithms: std::collections::BTreeMap::new(),
         load: None,
         randomx: Some(Box::new(RandomxState { datasets, ..RandomxState::default() })),
     };
     fleet.handle(Input::Status(state)).unwrap();
     let order: Vec<String> = (0..3)
         .map(|_| {
-            let hash = job(Kind::RandomxHash, Work::List(1));
+            let hash = job(Kind::Hash(Algorithm::Randomx), Work::List(1));
             task(&fleet.submit(NewJob { randomx_key: Some(b"k".to_vec()), ..hash })).worker.to_string()
         })
         .collect();

@@ -280,6 +280,7 @@ impl World {
                 slots: BTreeMap::new(),
                 running: BTreeMap::new(),
                 hashrate: None,
+                algorithms: std::collections::BTreeMap::new(),
                 randomx: None,
                 load: None,
             };

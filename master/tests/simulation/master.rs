@@ -210,7 +210,7 @@ impl World {
             // It counted, and counts again.
             Effect::Distrusted(unit) => drop(self.completed.remove(&unit)),
             Effect::Quarantined { worker, reason, .. } => self.note(format!("{worker} is set aside: {reason}")),
-            Effect::Ended(_) | Effect::Worker(_) | Effect::Attempt(_) | Effect::Hashes(_) | Effect::Mined(..) => {}
+            Effect::Ended(_) | Effect::Worker(_) | Effect::Attempt(_) | Effect::Hashes(..) | Effect::Mined(..) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use flota_master::core::record::StoredJob;
 use flota_master::core::{Dependency, Input};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::rest::{JobState, OnDependencyFailure, Requires};
-use flota_proto::{JobId, Kind};
+use flota_proto::{Algorithm, JobId, Kind};
 use rand::Rng;
 use uuid::Uuid;
 
@@ -93,9 +93,12 @@ impl World {
             8..10 => {
                 let start = self.rng.random_range(0..100);
                 let end = start + self.rng.random_range(1..300);
-                (Kind::RandomxSearch, Work::Range { start, end, first: self.chance(40) })
+                (Kind::Search(some_algorithm(start)), Work::Range { start, end, first: self.chance(40) })
             }
-            _ => (Kind::RandomxHash, Work::List(self.rng.random_range(1..100))),
+            _ => {
+                let length = self.rng.random_range(1..100);
+                (Kind::Hash(some_algorithm(length)), Work::List(length))
+            }
         }
     }
 
@@ -117,6 +120,7 @@ impl World {
             work,
             model: None,
             randomx_key: None,
+            unit_max: None,
             queue: "q".into(),
             project: None,
             priority: self.rng.random_range(0..10),
@@ -192,7 +196,7 @@ impl World {
     /// What a search says that it covered is what its units covered that completed: nothing more, nothing less, also where it
     /// failed or was cancelled.
     fn check_covered(&self, id: JobId, stored: &StoredJob) {
-        let Some(result) = stored.row.result.as_deref().filter(|_| stored.head.kind == Kind::RandomxSearch) else {
+        let Some(result) = stored.row.result.as_deref().filter(|_| matches!(stored.head.kind, Kind::Search(_))) else {
             return;
         };
         let mut done: Vec<[u64; 2]> = Vec::new();
@@ -232,7 +236,7 @@ impl World {
         let Some(result) = result else { self.fail(&format!("job {id} completed without a result")) };
         let json: serde_json::Value = serde_json::from_slice(result).expect("a result is JSON");
         match (promise.kind, promise.work) {
-            (Kind::RandomxSearch, Work::Range { start, end, first }) => {
+            (Kind::Search(_), Work::Range { start, end, first }) => {
                 let whole = serde_json::json!([[start, end]]);
                 let found = json["found"].as_array().is_some_and(|found| !found.is_empty());
                 if json["covered"] != whole && !(first && found) {
@@ -247,7 +251,7 @@ impl World {
                     self.fail(&format!("job {id} counted {} hashes of {covered}", json["hashes_computed"]));
                 }
             }
-            (Kind::RandomxHash, Work::List(length)) => {
+            (Kind::Hash(_), Work::List(length)) => {
                 let expected: Vec<String> = (0..length).map(|input| format!("{input:064x}")).collect();
                 if json["hashes"] != serde_json::json!(expected) {
                     self.fail(&format!("job {id} has hashes in another order or number: {}", json["hashes"]));
@@ -261,4 +265,8 @@ impl World {
             }
         }
     }
+}
+
+fn some_algorithm(number: u64) -> Algorithm {
+    Algorithm::ALL[usize::try_from(number).expect("a small number") % Algorithm::ALL.len()]
 }

@@ -131,7 +131,7 @@ impl SimWorker {
 /// The right output of an attempt.
 pub fn output(unit: UnitId, held: &Held) -> Vec<u8> {
     let json = match (held.kind, held.part) {
-        (Kind::RandomxSearch, Some((from, to))) => {
+        (Kind::Search(_), Some((from, to))) => {
             let found = held.finds.map(|nonce| flota_proto::kinds::Found {
                 nonce,
                 hash: (if held.lies { [0x11, 0xee] } else { [0, 0] }).repeat(16).into(),
@@ -143,7 +143,7 @@ pub fn output(unit: UnitId, held: &Held) -> Vec<u8> {
                 proof: Vec::new().into(),
             })
         }
-        (Kind::RandomxHash, Some((from, to))) => {
+        (Kind::Hash(_), Some((from, to))) => {
             let hashes: Vec<String> = (from..to).map(|input| format!("{input:064x}")).collect();
             Ok(serde_json::json!({"hashes": hashes, "mode": "light"}))
         }

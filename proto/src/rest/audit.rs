@@ -7,8 +7,8 @@ use super::JobState;
 use crate::kinds::Kind;
 use crate::{JobId, UnitId, WorkerId};
 
-/// `GET /jobs/{id}/audit`: whether everything was computed exactly once, and by whom. Nonces of a `randomx.search`, inputs of a
-/// `randomx.hash`; all ranges are half-open.
+/// `GET /jobs/{id}/audit`: whether everything was computed exactly once, and by whom. Nonces of a search, inputs of a hash job; all
+/// ranges are half-open.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Audit {
     /// Which job.

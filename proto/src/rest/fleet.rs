@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::JobState;
-use crate::kinds::{Class, Kind};
+use crate::kinds::{Algorithm, Class, Kind};
 use crate::mqtt::{Capabilities, Hashrates, Load, RandomxState, WorkerState};
 use crate::time::{rfc3339, rfc3339_option};
 use crate::{Timestamp, WorkerId};
@@ -49,8 +49,12 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// How busy its machine is.
     pub load: Load,
-    /// Hashes a second.
+    /// RandomX hashes a second.
     pub hashrate: f64,
+    /// Hashes a second of each algorithm, by the name of its capability.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, f64>)]
+    pub algorithms: BTreeMap<Algorithm, f64>,
     /// How it stands with RandomX.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub randomx: Option<RandomxState>,
@@ -106,11 +110,15 @@ pub struct Fleet {
     pub slots: BTreeMap<Class, Slots>,
     /// What waits.
     pub queue: QueueDepth,
-    /// Hashes a second.
+    /// RandomX hashes a second.
     pub hashrate: f64,
     /// The same over 10 seconds, 60 seconds and 15 minutes, of the workers that are there.
     #[serde(default)]
     pub hashrates: Hashrates,
+    /// Hashes a second of each algorithm, by the name of its capability.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, f64>)]
+    pub algorithms: BTreeMap<Algorithm, f64>,
     /// Jobs by state.
     pub jobs: BTreeMap<JobState, u64>,
 }

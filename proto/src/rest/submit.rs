@@ -50,7 +50,7 @@ pub struct Requires {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitJob {
-    /// `randomx.hash`, `randomx.search`, `ai.chat`, `ai.embed` or `echo`.
+    /// `randomx.hash`, `randomx.search`, `sha256d.hash`, `sha256d.search`, `ai.chat`, `ai.embed` or `echo`.
     pub kind: String,
     /// Of the kind.
     #[schema(value_type = Object)]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use flota_proto::kinds::Payload;
 use flota_proto::mqtt::Task;
 use flota_proto::v1::worker_callback_server::{WorkerCallback, WorkerCallbackServer};
-use flota_proto::{JobId, Kind};
+use flota_proto::{Algorithm, JobId, Kind};
 use futures::Stream;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
@@ -124,7 +124,7 @@ struct Answering;
 #[tonic::async_trait]
 impl Executor for Answering {
     fn kinds(&self) -> &[Kind] {
-        &[Kind::AiChat, Kind::RandomxHash]
+        &[Kind::AiChat, Kind::Hash(Algorithm::Randomx)]
     }
 
     async fn execute(&self, unit: Unit, context: Context) -> Result<Output, Failure> {
@@ -227,7 +227,7 @@ fn echo() -> Task {
 }
 
 fn endless() -> Task {
-    task(Kind::RandomxHash, r#"{"key":"","inputs":[""]}"#)
+    task(Kind::Hash(Algorithm::Randomx), r#"{"key":"","inputs":[""]}"#)
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 pub mod ai;
 pub mod echo;
+pub mod manners;
 pub mod randomx;
+mod rate;
+pub mod sha256d;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use flota_proto::kinds::{Found, Payload};
 use flota_proto::mqtt::RandomxState;
-use flota_proto::{Kind, UnitId};
+use flota_proto::{Algorithm, Kind, UnitId};
 use flota_randomx::Dataset;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +64,7 @@ pub struct Context {
 pub struct Output {
     /// The result of the kind for this unit, JSON.
     pub json: Bytes,
-    /// RandomX hashes computed.
+    /// Hashes computed.
     pub hashes: u64,
 }
 
@@ -112,9 +115,9 @@ pub trait Executor: Send + Sync {
         Vec::new()
     }
 
-    /// Hashes a second over the last ten seconds.
-    fn hashrate(&self) -> f64 {
-        0.0
+    /// Hashes a second over the last ten seconds, and with what.
+    fn rate(&self) -> Option<(Algorithm, f64)> {
+        None
     }
 
     /// How it stands with RandomX, where it computes that.

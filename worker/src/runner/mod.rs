@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flota_common::clock;
 use flota_proto::mqtt::{Load, RandomxState, Task, WorkerState};
-use flota_proto::{Class, Kind, UnitId, v1};
+use flota_proto::{Algorithm, Class, Kind, UnitId, v1};
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -253,7 +253,7 @@ impl Runner {
         let heartbeat = v1::Heartbeat {
             running,
             load: Some(v1::Load { cpu: load.cpu, memory: load.memory }),
-            hashrate: self.hashrate(),
+            hashrate: self.rates().get(&Algorithm::Randomx).copied().unwrap_or_default(),
             warm_keys: self.all.iter().flat_map(|executor| executor.warm_keys()).collect(),
         };
         self.show(|table| table.beat(heartbeat));
@@ -264,8 +264,9 @@ impl Runner {
         self.all.iter().flat_map(|executor| executor.models()).collect()
     }
 
-    pub(crate) fn hashrate(&self) -> f64 {
-        self.all.iter().map(|executor| executor.hashrate()).sum()
+    /// Hashes a second of each algorithm that is at work.
+    pub(crate) fn rates(&self) -> BTreeMap<Algorithm, f64> {
+        self.all.iter().filter_map(|executor| executor.rate()).filter(|(_, rate)| *rate > 0.0).collect()
     }
 
     /// How it stands with RandomX.

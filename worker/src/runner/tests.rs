@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use flota_proto::JobId;
+use flota_proto::{Algorithm, JobId};
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
@@ -115,22 +115,22 @@ async fn an_echo_is_answered_without_an_acceptance_and_without_the_disk() {
 
 #[tokio::test]
 async fn what_an_executor_shows_and_gives_is_sent() {
-    let bench = bench(scripted(Kind::RandomxHash, |unit, context| async move {
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |unit, context| async move {
         context.observer.delta("text");
         assert_eq!((unit.attempt, unit.timeout), (1, Duration::from_secs(60)));
         output()
     }));
-    bench.runner.offer(vec![task(Kind::RandomxHash, HASH)]);
+    bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
     let sent = bench.until_report().await;
     assert_eq!((sent.results[0].hashes, sent.deltas[0].text.as_str()), (3, "text"));
 }
 
 #[tokio::test]
 async fn a_payload_that_does_not_parse_fails_for_good() {
-    let bench = bench(scripted(Kind::RandomxHash, |_, _| async { output() }));
-    let mut missing = task(Kind::RandomxHash, HASH);
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |_, _| async { output() }));
+    let mut missing = task(Kind::Hash(Algorithm::Randomx), HASH);
     missing.payload = None;
-    for bad in [task(Kind::RandomxHash, r#"{"key":"0","inputs":[""]}"#), missing] {
+    for bad in [task(Kind::Hash(Algorithm::Randomx), r#"{"key":"0","inputs":[""]}"#), missing] {
         bench.runner.offer(vec![bad]);
         let failure = bench.failure().await;
         assert_eq!((failure.code.as_str(), failure.retryable), ("bad_payload", false));
@@ -141,21 +141,21 @@ async fn a_payload_that_does_not_parse_fails_for_good() {
 #[tokio::test]
 async fn a_kind_without_an_executor_is_refused_so_that_another_worker_may_try() {
     let bench = bench(Arc::new(Echo));
-    bench.runner.offer(vec![task(Kind::RandomxHash, HASH)]);
+    bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
     let failure = bench.failure().await;
     assert_eq!((failure.code.as_str(), failure.retryable), ("unsupported_kind", true));
 }
 
 #[tokio::test]
 async fn an_executor_that_panics_fails_its_attempt_and_the_worker_goes_on() {
-    let panicking = scripted(Kind::RandomxHash, |_, context| async move {
+    let panicking = scripted(Kind::Hash(Algorithm::Randomx), |_, context| async move {
         // The second one starts in the same slot.
         context.observer.alive();
         panic!("on purpose");
     });
     let bench = bench(panicking);
     for _ in 0..2 {
-        bench.runner.offer(vec![task(Kind::RandomxHash, HASH)]);
+        bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
         let failure = bench.failure().await;
         assert_eq!((failure.code.as_str(), failure.retryable), ("executor_panic", true));
         assert!(!failure.message.contains("on purpose"), "a panic may quote a payload");
@@ -164,33 +164,36 @@ async fn an_executor_that_panics_fails_its_attempt_and_the_worker_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_too_long_is_stopped_and_fails() {
-    let bench = bench(scripted(Kind::RandomxHash, |_, context| async move {
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |_, context| async move {
         context.cancel.cancelled().await;
         Err(Failure::cancelled())
     }));
-    bench.runner.offer(vec![task(Kind::RandomxHash, HASH)]);
+    bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
     let failure = bench.failure().await;
     assert_eq!((failure.code.as_str(), failure.retryable), ("timeout", true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_executor_that_does_not_stop_loses_its_slot() {
-    let bench = bench(scripted(Kind::RandomxHash, |_, _| std::future::pending()));
-    bench.runner.offer(vec![task(Kind::RandomxHash, HASH), task(Kind::RandomxHash, HASH)]);
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |_, _| std::future::pending()));
+    bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH), task(Kind::Hash(Algorithm::Randomx), HASH)]);
     assert_eq!(bench.failure().await.code, "timeout");
     assert_eq!(bench.failure().await.code, "timeout");
 }
 
 #[tokio::test]
 async fn a_cancelled_attempt_stops_and_reports_nothing() {
-    let bench = bench(scripted(Kind::RandomxHash, |unit, context| async move {
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |unit, context| async move {
         if unit.payload_is_first() {
             context.cancel.cancelled().await;
             return Err(Failure::cancelled());
         }
         output()
     }));
-    let (first, second) = (task(Kind::RandomxHash, HASH), task(Kind::RandomxHash, r#"{"key":"00","inputs":[""]}"#));
+    let (first, second) = (
+        task(Kind::Hash(Algorithm::Randomx), HASH),
+        task(Kind::Hash(Algorithm::Randomx), r#"{"key":"00","inputs":[""]}"#),
+    );
     let (cancelled, done) = (first.unit_id, second.unit_id);
     bench.runner.offer(vec![first, second]);
     bench.runner.change(|table| table.cancel((cancelled, 1)));
@@ -218,19 +221,19 @@ async fn an_answer_of_an_ai_is_on_disk_before_it_is_sent_and_until_it_is_acknowl
 #[tokio::test]
 async fn a_result_too_large_to_be_reported_is_a_failure_that_says_so() {
     let json = bytes::Bytes::from(vec![b'0'; flota_proto::GRPC_MESSAGE_BYTES_MAX]);
-    let bench = bench(scripted(Kind::RandomxHash, move |_, _| {
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), move |_, _| {
         let json = json.clone();
         async move { Ok(Output { json, hashes: 0 }) }
     }));
-    bench.runner.offer(vec![task(Kind::RandomxHash, HASH)]);
+    bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
     let failure = bench.failure().await;
     assert_eq!((failure.code.as_str(), failure.retryable), ("result_too_large", false));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_payload_that_the_master_cannot_give_is_waited_for_and_then_a_failure() {
-    let bench = bench(scripted(Kind::RandomxHash, |_, _| async { output() }));
-    let mut task = task(Kind::RandomxHash, HASH);
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |_, _| async { output() }));
+    let mut task = task(Kind::Hash(Algorithm::Randomx), HASH);
     (task.payload, task.payload_by_reference) = (None, true);
     bench.runner.offer(vec![task]);
     let failure = bench.failure().await;
@@ -240,11 +243,11 @@ async fn a_payload_that_the_master_cannot_give_is_waited_for_and_then_a_failure(
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_the_end_ends_with_the_last_execution_or_with_patience() {
-    let bench = bench(scripted(Kind::RandomxHash, |_, context| async move {
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |_, context| async move {
         context.cancel.cancelled().await;
         Err(Failure::cancelled())
     }));
-    bench.runner.offer(vec![task(Kind::RandomxHash, HASH)]);
+    bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
     assert!(!bench.runner.wait_until(Duration::from_secs(5), |table| table.executing() == 0).await);
     bench.runner.change(|table| table.hand_back_all(true));
     assert!(bench.runner.wait_until(Duration::from_secs(5), |table| table.executing() == 0).await);
@@ -252,6 +255,6 @@ async fn waiting_for_the_end_ends_with_the_last_execution_or_with_patience() {
 
 impl Unit {
     fn payload_is_first(&self) -> bool {
-        matches!(&self.payload, flota_proto::kinds::Payload::Hash(payload) if payload.key.is_empty())
+        matches!(&self.payload, flota_proto::kinds::Payload::Hash(payload) if payload.key.as_ref().is_some_and(|key| key.is_empty()))
     }
 }

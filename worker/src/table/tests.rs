@@ -1,4 +1,4 @@
-use flota_proto::{JobId, Kind};
+use flota_proto::{Algorithm, JobId, Kind};
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn result((unit, attempt): Key) -> Report {
 
 /// Offers `key` as RandomX work and starts it.
 fn run(table: &mut Table, key: Key, now: Instant) -> Start {
-    table.offer(key, Class::Randomx, work(key, Kind::RandomxHash));
+    table.offer(key, Class::Randomx, work(key, Kind::Hash(Algorithm::Randomx)));
     let mut starts = table.start_ready(now);
     assert_eq!(starts.len(), 1);
     starts.remove(0)
@@ -60,7 +60,7 @@ fn what_finds_no_slot_waits_and_starts_when_one_is_free() {
     let (mut table, now, first, second) = (table(), now(), (unit(), 1), (unit(), 1));
     table.open(1);
     run(&mut table, first, now);
-    table.offer(second, Class::Randomx, work(second, Kind::RandomxHash));
+    table.offer(second, Class::Randomx, work(second, Kind::Hash(Algorithm::Randomx)));
     assert!(table.start_ready(now).is_empty());
     let accepted = message(&mut table, now).accepted;
     let of = |key: Key, started| v1::Accepted { unit_id: key.0.to_string(), attempt: key.1, started };
@@ -77,13 +77,13 @@ fn a_doubled_attempt_runs_once_and_an_older_one_is_ignored() {
     let (mut table, now, unit) = (table(), now(), unit());
     let start = run(&mut table, (unit, 2), now);
     for attempt in [2, 1] {
-        table.offer((unit, attempt), Class::Randomx, work((unit, attempt), Kind::RandomxHash));
+        table.offer((unit, attempt), Class::Randomx, work((unit, attempt), Kind::Hash(Algorithm::Randomx)));
     }
     assert!(table.start_ready(now).is_empty() && !start.cancel.is_cancelled());
     table.end((unit, 2), Class::Randomx, Some(result((unit, 2))), false);
-    table.offer((unit, 2), Class::Randomx, work((unit, 2), Kind::RandomxHash));
+    table.offer((unit, 2), Class::Randomx, work((unit, 2), Kind::Hash(Algorithm::Randomx)));
     table.acknowledge((unit, 2), v1::Outcome::Applied);
-    table.offer((unit, 2), Class::Randomx, work((unit, 2), Kind::RandomxHash));
+    table.offer((unit, 2), Class::Randomx, work((unit, 2), Kind::Hash(Algorithm::Randomx)));
     assert!(table.start_ready(now).is_empty(), "an acknowledged attempt is not computed again");
 }
 
@@ -92,7 +92,7 @@ fn a_newer_attempt_replaces_the_older_whose_report_is_dropped() {
     let (mut table, now, unit) = (table(), now(), unit());
     table.open(1);
     let older = run(&mut table, (unit, 1), now);
-    table.offer((unit, 2), Class::Randomx, work((unit, 2), Kind::RandomxHash));
+    table.offer((unit, 2), Class::Randomx, work((unit, 2), Kind::Hash(Algorithm::Randomx)));
     assert!(older.cancel.is_cancelled());
     assert!(table.start_ready(now).is_empty(), "the slot is free only when the older has ended");
     table.end((unit, 1), Class::Randomx, Some(result((unit, 1))), false);
@@ -137,13 +137,13 @@ fn cancelling_stops_what_runs_and_drops_what_waits_and_what_is_yet_to_come() {
     let (mut table, now) = (table(), now());
     let (running, waiting, coming) = ((unit(), 1), (unit(), 1), (unit(), 3));
     let start = run(&mut table, running, now);
-    table.offer(waiting, Class::Randomx, work(waiting, Kind::RandomxHash));
+    table.offer(waiting, Class::Randomx, work(waiting, Kind::Hash(Algorithm::Randomx)));
     for key in [running, waiting, coming] {
         table.cancel(key);
     }
     assert!(start.cancel.is_cancelled());
     table.end(running, Class::Randomx, Some(result(running)), false);
-    table.offer(coming, Class::Randomx, work(coming, Kind::RandomxHash));
+    table.offer(coming, Class::Randomx, work(coming, Kind::Hash(Algorithm::Randomx)));
     assert!(table.start_ready(now).is_empty() && table.held.is_empty());
     table.open(1);
     assert_eq!(message(&mut table, now), v1::WorkerMessage::default());
@@ -163,7 +163,7 @@ fn only_what_has_not_started_is_given_back_on_request() {
     let (running, waiting, unknown) = ((unit(), 1), (unit(), 1), (unit(), 1));
     table.open(1);
     run(&mut table, running, now);
-    table.offer(waiting, Class::Randomx, work(waiting, Kind::RandomxHash));
+    table.offer(waiting, Class::Randomx, work(waiting, Kind::Hash(Algorithm::Randomx)));
     for key in [running, waiting, unknown] {
         table.take_back(key);
     }
@@ -180,7 +180,7 @@ fn a_class_that_is_held_back_is_given_back_and_refused_alone() {
     table.offer(chat, Class::Ai, work(chat, Kind::AiChat));
     table.start_ready(now);
     table.hold_back(Class::Randomx, true);
-    table.offer(late, Class::Randomx, work(late, Kind::RandomxHash));
+    table.offer(late, Class::Randomx, work(late, Kind::Hash(Algorithm::Randomx)));
     assert!(started.cancel.is_cancelled() && !table.runs(hash) && table.runs(chat));
     table.end(hash, Class::Randomx, None, false);
     assert!(table.start_ready(now).is_empty(), "what came late was not taken");
@@ -195,9 +195,9 @@ fn a_drain_gives_back_what_waits_and_a_pause_also_what_runs() {
     let (running, waiting, late) = ((unit(), 1), (unit(), 1), (unit(), 1));
     table.open(1);
     let start = run(&mut table, running, now);
-    table.offer(waiting, Class::Randomx, work(waiting, Kind::RandomxHash));
+    table.offer(waiting, Class::Randomx, work(waiting, Kind::Hash(Algorithm::Randomx)));
     table.set_mode(Mode { drain: true, ..Mode::default() });
-    table.offer(late, Class::Randomx, work(late, Kind::RandomxHash));
+    table.offer(late, Class::Randomx, work(late, Kind::Hash(Algorithm::Randomx)));
     assert_eq!(message(&mut table, now).returned.len(), 2);
     assert_eq!((table.status().0, start.cancel.is_cancelled()), (WorkerState::Draining, false));
 
@@ -216,7 +216,7 @@ fn a_heartbeat_lists_what_waits_and_what_is_alive() {
     let (mut table, now) = (table(), now());
     let (running, waiting) = ((unit(), 1), (unit(), 1));
     let start = run(&mut table, running, now);
-    table.offer(waiting, Class::Randomx, work(waiting, Kind::RandomxHash));
+    table.offer(waiting, Class::Randomx, work(waiting, Kind::Hash(Algorithm::Randomx)));
     assert_eq!(table.alive(now).len(), 2);
     let later = now + ALIVE_WITHIN + Duration::from_secs(1);
     assert_eq!(table.alive(later), [v1::Attempt::of(waiting.0, 1)]);
@@ -314,7 +314,7 @@ fn the_queue_and_the_unacknowledged_are_bounded() {
     table.open(1);
     for _ in 0..10 {
         let key = (unit(), 1);
-        table.offer(key, Class::Randomx, work(key, Kind::RandomxHash));
+        table.offer(key, Class::Randomx, work(key, Kind::Hash(Algorithm::Randomx)));
     }
     assert_eq!(message(&mut table, now).returned.len(), 10 - 4);
     for _ in 0..FINISHED_MAX + 5 {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flota_common::clock;
-use flota_proto::kinds::Found;
+use flota_proto::kinds::{Found, wins};
 use flota_proto::mqtt::Register;
-use flota_proto::{HexBytes, PROTOCOL, Timestamp, WorkerId, v1};
+use flota_proto::{Algorithm, HexBytes, PROTOCOL, Timestamp, WorkerId, v1};
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -248,7 +248,8 @@ impl<'a> Guest<'a> {
         let given = self.jobs.admit(job, &claim, self.slice)?;
         let (offer, difficulty) = (given.offer.clone(), given.difficulty);
         let input = block::with_nonce(&offer.work.blob, offer.work.nonce_offset, claim.nonce);
-        let hash = offer.account.verifier.hash(&offer.work.key, &input).await.map_err(|error| error.to_string())?;
+        let hash = offer.account.verifier.hash(Algorithm::Randomx, &offer.work.key, &input).await;
+        let hash = hash.map_err(|error| error.to_string())?;
         if hash != claim.hash {
             self.wrong += 1;
             offer.account.judged(super::super::status::Verdict::Invalid, "a guest's hash is wrong");
@@ -257,7 +258,9 @@ impl<'a> Guest<'a> {
         self.pace.add(clock::instant(), difficulty);
         offer.account.status.hashed(difficulty);
         metrics::counter!("flota_hashes_total").increment(difficulty);
-        if hash.iter().rev().lt(offer.work.target.iter().rev()) {
+        metrics::counter!("flota_algorithm_hashes_total", "algorithm" => Algorithm::Randomx.as_str())
+            .increment(difficulty);
+        if wins(&hash, &offer.work.target) {
             let found = Found { nonce: u64::from(claim.nonce), hash: HexBytes(hash.to_vec()) };
             let find = GuestFind { job: offer.job, worker: self.id.clone(), found };
             if offer.finds.try_send(find).is_err() {

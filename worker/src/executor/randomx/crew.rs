@@ -12,15 +12,13 @@ use flota_common::clock;
 use flota_randomx::{Batch, Cache, Dataset, Error, HASH_BYTES, Vm};
 use tokio_util::sync::CancellationToken;
 
-use super::manners::Manners;
-use super::rate::Rates;
+use super::super::manners::Manners;
+use super::super::rate::Rates;
 
 /// How long a thread hashes before it tells how far it is. It looks whether to stop after every hash.
 const BATCH: Duration = Duration::from_millis(200);
 /// The same where it rests between batches: the shares of work and rest are felt.
 const THROTTLED_BATCH: Duration = Duration::from_millis(50);
-/// A resting thread looks so often whether to stop.
-const NAP: Duration = Duration::from_millis(20);
 
 /// Hashes of numbered inputs.
 pub trait Work: Send + Sync {
@@ -198,19 +196,9 @@ impl Member<'_> {
             vm.run(&mut turn);
             let now = clock::instant();
             self.crew.rates.add(now, self.index, turn.hashed);
-            self.rest(self.manners.rest_after(now.saturating_duration_since(begun)));
+            self.manners.rest(now.saturating_duration_since(begun), || self.ended());
         }
         Ok(())
-    }
-
-    fn rest(&self, rest: Duration) {
-        let until = clock::instant() + rest;
-        while !self.ended()
-            && let left = until.saturating_duration_since(clock::instant())
-            && !left.is_zero()
-        {
-            thread::sleep(left.min(NAP));
-        }
     }
 
     fn ended(&self) -> bool {

@@ -10,12 +10,13 @@ use flota_common::clock;
 use flota_proto::mqtt::{HashMode, RandomxState};
 use flota_randomx::{Dataset, Error, Pages};
 
+use super::super::manners::Manners;
+use super::super::rate::Rates;
 use super::caches::Caches;
 use super::crew::{Back, Crew, Memory, Work};
 use super::datasets::Datasets;
 use super::maker::Maker;
-use super::rate::Rates;
-use super::{Manners, Mode, RandomxConfig, machine};
+use super::{Mode, RandomxConfig, machine};
 
 /// How often it is looked whether memory can be given back.
 const SWEEP: Duration = Duration::from_secs(10);

@@ -1,7 +1,8 @@
 //! What the two RandomX kinds hash, and what becomes of the hashes.
 
+use flota_proto::Algorithm;
 use flota_proto::HexBytes;
-use flota_proto::kinds::{Find, Found, HashPayload, HashResult, Payload, SEARCH_UNIT_MAX, SearchPayload, SearchResult};
+use flota_proto::kinds::{Find, Found, HashPayload, HashResult, Payload, SearchPayload, SearchResult, wins};
 use flota_randomx::HASH_BYTES;
 use serde::Serialize;
 
@@ -37,9 +38,10 @@ impl Job {
     /// The RandomX key.
     pub fn key(&self) -> &[u8] {
         match self {
-            Self::Hash(payload) => &payload.key,
-            Self::Search(payload) => &payload.key,
+            Self::Hash(payload) => payload.key.as_deref(),
+            Self::Search(payload) => payload.key.as_deref(),
         }
+        .unwrap_or_default()
     }
 
     /// The result as JSON; `mode` is `light` or `fast`.
@@ -90,7 +92,7 @@ impl Work for Job {
     fn count(&self) -> u64 {
         match self {
             Self::Hash(payload) => payload.inputs.len() as u64,
-            Self::Search(payload) => payload.nonce_end.saturating_sub(payload.nonce_start),
+            Self::Search(payload) => payload.count(),
         }
     }
 
@@ -110,13 +112,13 @@ impl Work for Job {
     }
 
     fn shows_all(&self) -> bool {
-        matches!(self, Self::Search(_)) && self.count() <= SEARCH_UNIT_MAX
+        matches!(self, Self::Search(_)) && self.count() <= Algorithm::Randomx.search_unit_max()
     }
 
     fn judge(&self, hash: &[u8; HASH_BYTES]) -> Verdict {
         match self {
             Self::Hash(_) => Verdict::Keep,
-            Self::Search(payload) if !is_below(hash, &payload.target) => Verdict::Skip,
+            Self::Search(payload) if !wins(hash, &payload.target) => Verdict::Skip,
             Self::Search(payload) => match payload.find {
                 Find::First => Verdict::KeepAndStop,
                 Find::All => Verdict::Keep,
@@ -125,32 +127,14 @@ impl Work for Job {
     }
 }
 
-/// Whether `hash` is strictly below `target`, both as little-endian numbers of the same length.
-fn is_below(hash: &[u8], target: &[u8]) -> bool {
-    hash.iter().rev().lt(target.iter().rev())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_wins_strictly_below_the_target_as_a_little_endian_number() {
-        let number = |low: u8, high: u8| {
-            let mut bytes = [0_u8; 32];
-            (bytes[0], bytes[31]) = (low, high);
-            bytes
-        };
-        assert!(is_below(&number(255, 1), &number(0, 2)));
-        assert!(is_below(&number(1, 2), &number(2, 2)));
-        assert!(!is_below(&number(2, 2), &number(2, 2)));
-        assert!(!is_below(&number(0, 3), &number(255, 2)));
-    }
-
-    #[test]
     fn the_nonce_is_written_little_endian_at_its_offset() {
         let job = Job::Search(SearchPayload {
-            key: HexBytes::default(),
+            key: None,
             blob: HexBytes(vec![9; 7]),
             nonce_offset: 2,
             nonce_start: 0x0102_0300,

@@ -1,7 +1,7 @@
 //! RandomX on threads of its own: `randomx.hash` and `randomx.search`, in light and in fast mode.
 //!
 //! [`caches`] and [`datasets`] keep the memory of the last keys, [`engine`] chooses between them, [`crew`] hashes one unit on all
-//! threads, [`job`] says what is hashed and what the result is, [`manners`] how hard the threads may work.
+//! threads, [`job`] says what is hashed and what the result is.
 
 mod caches;
 mod crew;
@@ -10,8 +10,6 @@ mod engine;
 mod job;
 mod machine;
 mod maker;
-mod manners;
-mod rate;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -23,8 +21,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use flota_common::clock;
-use flota_proto::Kind;
 use flota_proto::mqtt::RandomxState;
+use flota_proto::{Algorithm, Kind};
 use flota_randomx::{Dataset, Error};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 use self::crew::{Computed, Crew, Work};
 use self::engine::Engine;
 use self::job::Job;
-use self::manners::Manners;
 use super::{Context, Executor, Failure, Output, Unit};
 use crate::peer::fetch::Peers;
 
@@ -206,15 +203,15 @@ fn output(job: &Job, computed: Computed, mode: &'static str) -> Result<Output, F
 #[async_trait]
 impl Executor for RandomxExecutor {
     fn kinds(&self) -> &[Kind] {
-        &[Kind::RandomxHash, Kind::RandomxSearch]
+        &[Kind::Hash(Algorithm::Randomx), Kind::Search(Algorithm::Randomx)]
     }
 
     fn warm_keys(&self) -> Vec<String> {
         self.engine.warm_keys()
     }
 
-    fn hashrate(&self) -> f64 {
-        self.engine.rates.now()
+    fn rate(&self) -> Option<(Algorithm, f64)> {
+        Some((Algorithm::Randomx, self.engine.rates.now()))
     }
 
     fn randomx(&self) -> Option<RandomxState> {

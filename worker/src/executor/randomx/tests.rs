@@ -47,7 +47,7 @@ fn hex_of(text: &str) -> HexBytes {
 
 fn search(range: std::ops::Range<u64>, target: [u8; 32], find: Find) -> SearchPayload {
     SearchPayload {
-        key: hex_of("test key 000"),
+        key: Some(hex_of("test key 000")),
         blob: HexBytes(vec![7; 76]),
         nonce_offset: 39,
         nonce_start: range.start,
@@ -65,7 +65,8 @@ fn target(rarity: u8) -> [u8; 32] {
 }
 
 async fn run_search(executor: &RandomxExecutor, payload: SearchPayload) -> SearchResult {
-    let output = executor.execute(unit(Kind::RandomxSearch, Payload::Search(payload)), context().0).await.unwrap();
+    let output =
+        executor.execute(unit(Kind::Search(Algorithm::Randomx), Payload::Search(payload)), context().0).await.unwrap();
     let result: SearchResult = serde_json::from_slice(&output.json).unwrap();
     assert_eq!(output.hashes, result.hashes_computed);
     result
@@ -76,16 +77,16 @@ async fn hashes_come_in_the_order_of_the_inputs_and_the_key_stays_warm() {
     let executor = executor(3);
     assert!(executor.warm_keys().is_empty());
     let inputs = ["This is a test", "Lorem ipsum dolor sit amet", "", "This is a test"].map(hex_of).to_vec();
-    let payload = Payload::Hash(HashPayload { key: hex_of("test key 000"), inputs });
+    let payload = Payload::Hash(HashPayload { key: Some(hex_of("test key 000")), inputs });
     let (context, seen) = context();
-    let output = executor.execute(unit(Kind::RandomxHash, payload), context).await.unwrap();
+    let output = executor.execute(unit(Kind::Hash(Algorithm::Randomx), payload), context).await.unwrap();
     let result: HashResult = serde_json::from_slice(&output.json).unwrap();
     let hashes: Vec<String> = result.hashes.iter().map(HexBytes::to_hex).collect();
     assert_eq!(hashes[0], "639183aae1bf4c9a35884cb46b09cad9175f04efd7684e7262a0ac1c2f0b4e3f");
     assert_eq!(hashes[1], "300a0adb47603dedb42228ccb2b211104f4da45af709cd7547cd049e9489c969");
     assert_eq!((hashes.len(), &hashes[3], result.mode.as_str(), output.hashes), (4, &hashes[0], "light", 4));
     assert_eq!(executor.warm_keys(), [hex_of("test key 000").to_hex()]);
-    assert!(executor.hashrate() > 0.0);
+    assert!(executor.rate().unwrap().1 > 0.0);
     assert_eq!(seen.0.lock().unwrap()[0], 0.0, "the making of the cache is announced");
 }
 
@@ -129,8 +130,10 @@ async fn a_cancel_ends_a_search_and_its_threads() {
     let executor = executor(2);
     let (context, seen) = context();
     let cancel = context.cancel.clone();
-    let work =
-        executor.execute(unit(Kind::RandomxSearch, Payload::Search(search(0..1 << 32, [0; 32], Find::All))), context);
+    let work = executor.execute(
+        unit(Kind::Search(Algorithm::Randomx), Payload::Search(search(0..1 << 32, [0; 32], Find::All))),
+        context,
+    );
     let stop_once_it_computes = async {
         let computing = || seen.0.lock().unwrap().iter().any(|fraction| *fraction > 0.0);
         while !computing() {

@@ -1,8 +1,13 @@
 //! How hard the threads may work: how many, what share of the time, at what priority, on which processors.
 
+use std::thread;
 use std::time::Duration;
 
+use flota_common::clock;
 use flota_randomx::thread as own_thread;
+
+/// A resting thread looks so often whether to stop.
+const NAP: Duration = Duration::from_millis(20);
 
 /// How hard the threads of this worker may work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,17 @@ impl Manners {
     pub fn rest_after(&self, worked: Duration) -> Duration {
         let percent = u32::from(self.percent.clamp(1, 100));
         worked * (100 - percent) / percent
+    }
+
+    /// The calling thread rests after so much work, until `ended` at most.
+    pub fn rest(&self, worked: Duration, ended: impl Fn() -> bool) {
+        let until = clock::instant() + self.rest_after(worked);
+        while !ended()
+            && let left = until.saturating_duration_since(clock::instant())
+            && !left.is_zero()
+        {
+            thread::sleep(left.min(NAP));
+        }
     }
 }
 
