@@ -24,6 +24,10 @@ impl Code {
         Some(Self { memory, bytes })
     }
 
+    pub fn address(&self) -> u64 {
+        self.memory.addr().get() as u64
+    }
+
     /// Replaces what is there and runs it.
     ///
     /// # Safety

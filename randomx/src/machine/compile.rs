@@ -22,13 +22,14 @@ const E_MASK: u8 = 14;
 const SCALE: u8 = 15;
 
 /// No code is longer.
-pub const CODE_BYTES: usize = LANES * INSTRUCTIONS * 64;
+pub const CODE_BYTES: usize = LANES * 4 * INSTRUCTIONS * 64;
 
 /// Where what the code refers to lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
     pub frame: u64,
     pub dataset: u64,
+    pub code: u64,
     /// The first; the others follow.
     pub scratchpads: u64,
 }
@@ -49,7 +50,8 @@ struct Detour {
 pub struct Compiler {
     encoder: Encoder,
     places: Places,
-    /// Whether the processor has AVX-512 for 128 bits.
+    /// Whether the processor has AVX-512: its instructions say themselves how to round. To change the mode for all others stops the
+    /// processor for a while, and each lane has another.
     wide: bool,
     map: Map,
     /// Where each instruction of the program begins, and the map there.
@@ -58,6 +60,10 @@ pub struct Compiler {
     changed: [usize; 8],
     detours: Vec<Detour>,
     factors: usize,
+    /// Of the block that is being written: where it begins, which places say how long it is, and which say how to round.
+    begin: usize,
+    strides: Vec<usize>,
+    rounded: Vec<usize>,
     /// Where the programs' parts of the dataset begin.
     offsets: [i32; LANES],
 }
@@ -65,7 +71,7 @@ pub struct Compiler {
 impl Compiler {
     pub fn new(places: Places, wide: bool) -> Self {
         let mut encoder = Encoder::default();
-        encoder.bytes.reserve(CODE_BYTES);
+        encoder.bytes.reserve(CODE_BYTES / 4);
         let begins = [(0, PLAIN); INSTRUCTIONS];
         Self {
             encoder,
@@ -76,6 +82,9 @@ impl Compiler {
             changed: [0; 8],
             detours: Vec::new(),
             factors: 0,
+            begin: 0,
+            strides: Vec::new(),
+            rounded: Vec::new(),
             offsets: [0; LANES],
         }
     }
@@ -98,27 +107,83 @@ impl Compiler {
         self.factors = 0;
         self.enter();
         if programs.len() == 1 {
-            self.begin_lane(0);
+            self.load_rounding(0);
+            self.load_constants(0);
             self.zero_registers();
             self.load_lines(0);
         }
+        if self.wide {
+            self.encoder.jump_memory(of_lane(0, offset_of!(Lane, next)));
+        }
         self.encoder.align(64);
         let head = self.encoder.at();
-        for (lane, program) in programs.iter().enumerate() {
-            self.turn(lane, programs.len(), program, frame);
+        for lane in 0..programs.len() {
+            if self.wide {
+                self.block(lane, programs, frame);
+            } else {
+                self.turn(lane, programs.len(), &programs[lane], frame);
+            }
         }
-        // sub ebx, 1
-        self.encoder.raw([0x83, 0xEB, 1]);
-        self.encoder.jump_if_not_zero(head);
-        let last = programs.len() - 1;
-        if last == 0 {
-            self.store_integers(0);
+        if !self.wide {
+            // sub ebx, 1
+            self.encoder.raw([0x83, 0xEB, 1]);
+            self.encoder.jump_if_not_zero(head);
+            self.finish(programs.len());
+            self.detours();
         }
-        self.store_floats(last);
-        self.leave();
-        self.detours();
         debug_assert!(self.encoder.at() <= CODE_BYTES);
         &self.encoder.bytes
+    }
+
+    /// A turn that goes on with the next lane's: four times, for each rounding mode once, if the program changes it, else once.
+    fn block(&mut self, lane: usize, programs: &[Program], frame: &mut Frame) {
+        let begin = self.encoder.at();
+        self.begin = begin;
+        self.turn(lane, programs.len(), &programs[lane], frame);
+        if lane + 1 < programs.len() {
+            self.encoder.jump_memory(of_lane(lane + 1, offset_of!(Lane, next)));
+            self.detours();
+        } else {
+            // sub ebx, 1
+            self.encoder.raw([0x83, 0xEB, 1]);
+            let done = self.encoder.jump_ahead_if_zero();
+            self.encoder.jump_memory(of_lane(0, offset_of!(Lane, next)));
+            self.detours();
+            self.encoder.land(done);
+            self.finish(programs.len());
+        }
+        self.encoder.align(64);
+        let bytes = &mut self.encoder.bytes;
+        let end = bytes.len();
+        let (stride, lane) = (end - begin, &mut frame.lanes[lane]);
+        for place in &self.strides {
+            // The modes in `rax` are four times too large.
+            bytes[*place..place + 4].copy_from_slice(&(stride as u32 / 4).to_le_bytes());
+        }
+        let mode = lane.rounding as usize / 4;
+        let modes = if self.strides.is_empty() { mode..mode + 1 } else { 0..4 };
+        for (copy, mode) in modes.clone().enumerate() {
+            if copy > 0 {
+                bytes.extend_from_within(begin..end);
+            }
+            for place in &self.rounded {
+                let byte = &mut bytes[place + copy * stride];
+                *byte = *byte & !0x60 | (mode as u8) << 5;
+            }
+        }
+        lane.first = self.places.code + begin as u64;
+        lane.next = lane.first + ((mode - modes.start) * stride) as u64;
+        self.strides.clear();
+        self.rounded.clear();
+    }
+
+    /// After the last turn.
+    fn finish(&mut self, lanes: usize) {
+        if lanes == 1 {
+            self.store_integers(0);
+        }
+        self.store_floats(lanes - 1);
+        self.leave();
     }
 
     fn enter(&mut self) {
@@ -129,6 +194,7 @@ impl Compiler {
         e.mov_constant(RDI, self.places.dataset);
         e.mov_constant(RSI, self.places.scratchpads);
         e.store_rounding(shared(offset_of!(Frame, outside)));
+        e.load_rounding(shared(offset_of!(Frame, rounding)));
         e.load_vector(E_KEPT, shared(offset_of!(Frame, e_kept)));
         e.load_vector(SCALE, shared(offset_of!(Frame, scale)));
         e.mov_half_constant(RBX, TURNS);
@@ -137,17 +203,17 @@ impl Compiler {
     fn leave(&mut self) {
         let e = &mut self.encoder;
         e.load_rounding(shared(offset_of!(Frame, outside)));
+        // vzeroupper
+        e.raw([0xC5, 0xF8, 0x77]);
         // pop r15 to r12, rbp, rbx; ret
         e.raw([0x41, 0x5F, 0x41, 0x5E, 0x41, 0x5D, 0x41, 0x5C, 0x5D, 0x5B, 0xC3]);
     }
 
-    /// What does not change while the program runs.
-    fn begin_lane(&mut self, index: usize) {
-        self.load_rounding(index);
-        self.load_constants(index);
-    }
-
+    /// Where instructions don't say it themselves.
     fn load_rounding(&mut self, lane: usize) {
+        if self.wide {
+            return;
+        }
         self.encoder.load_half(RAX, of_lane(lane, offset_of!(Lane, rounding)));
         self.encoder.load_rounding(rounding());
     }
@@ -416,23 +482,23 @@ impl Compiler {
                 let any = if instruction.dst() < 4 { f } else { e };
                 self.encoder.swap_halves(any);
             }
-            Kind::FloatAdd => self.encoder.float(Float::Add, f, f, a),
-            Kind::FloatSub => self.encoder.float(Float::Sub, f, f, a),
-            Kind::FloatMul => self.encoder.float(Float::Mul, e, e, a),
+            Kind::FloatAdd => self.float(Float::Add, f, a),
+            Kind::FloatSub => self.float(Float::Sub, f, a),
+            Kind::FloatMul => self.float(Float::Mul, e, a),
             Kind::FloatScale => self.encoder.float(Float::Xor, f, f, SCALE),
-            Kind::FloatSquareRoot => self.encoder.square_root(e),
+            Kind::FloatSquareRoot => self.square_root(e),
             Kind::FloatAddMemory => {
                 self.convert(instruction);
-                self.encoder.float(Float::Add, f, f, TEMPORARY);
+                self.float(Float::Add, f, TEMPORARY);
             }
             Kind::FloatSubMemory => {
                 self.convert(instruction);
-                self.encoder.float(Float::Sub, f, f, TEMPORARY);
+                self.float(Float::Sub, f, TEMPORARY);
             }
             Kind::FloatDivMemory => {
                 self.convert(instruction);
                 self.mask_e(TEMPORARY);
-                self.encoder.float(Float::Div, e, e, TEMPORARY);
+                self.float(Float::Div, e, TEMPORARY);
             }
             Kind::Branch => self.branch(index, instruction),
             Kind::Round => self.round(lane, s, imm),
@@ -505,7 +571,31 @@ impl Compiler {
         self.encoder.rotated(RAX, s, imm.wrapping_sub(2) as u8 & 63);
         self.encoder.and_half(RAX, 12);
         self.encoder.store_half(RAX, of_lane(lane, offset_of!(Lane, rounding)));
-        self.encoder.load_rounding(rounding());
+        if self.wide {
+            self.strides.push(self.encoder.mul_half_constant(RAX));
+            self.encoder.alu_memory(Alu::Add, RAX, of_lane(lane, offset_of!(Lane, first)));
+            self.encoder.store(RAX, of_lane(lane, offset_of!(Lane, next)));
+            self.encoder.jump_on(RAX, self.begin);
+        } else {
+            self.encoder.load_rounding(rounding());
+        }
+    }
+
+    /// Rounded as the rounding mode says.
+    fn float(&mut self, op: Float, dst: u8, src: u8) {
+        if self.wide {
+            self.rounded.push(self.encoder.float_rounded(op, dst, dst, src));
+        } else {
+            self.encoder.float(op, dst, dst, src);
+        }
+    }
+
+    fn square_root(&mut self, dst: u8) {
+        if self.wide {
+            self.rounded.push(self.encoder.square_root_rounded(dst));
+        } else {
+            self.encoder.square_root(dst);
+        }
     }
 }
 

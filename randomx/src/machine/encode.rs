@@ -362,6 +362,41 @@ impl Encoder {
         self.raw([0x62, first, 0x80 | (!and & 15) << 3 | 4 | 1, 0x08, 0x25, pair(dst, or), 0xEA]);
     }
 
+    /// `dst = a OP b` on 512 bits, registers below 16, rounded to nearest. Says where two bits (5 and 6) choose another rounding mode:
+    /// only that width has them.
+    pub fn float_rounded(&mut self, op: Float, dst: u8, a: u8, b: u8) -> usize {
+        self.evex_rounded(dst, a, b, op as u8)
+    }
+
+    /// The same for a square root.
+    pub fn square_root_rounded(&mut self, dst: u8) -> usize {
+        self.evex_rounded(dst, 0, dst, 0x51)
+    }
+
+    fn evex_rounded(&mut self, dst: u8, a: u8, b: u8, opcode: u8) -> usize {
+        let first = (!dst >> 3 & 1) << 7 | 0x40 | (!b >> 3 & 1) << 5 | 0x10 | 1;
+        self.raw([0x62, first, 0x80 | (!a & 15) << 3 | 4 | 1, 0x18, opcode, pair(dst, b)]);
+        self.at() - 3
+    }
+
+    /// `dst = dst * value`, 32 bits, `dst` below `r8`. Says where the value is.
+    pub fn mul_half_constant(&mut self, dst: u8) -> usize {
+        self.raw([0x69, pair(dst, dst), 0, 0, 0, 0]);
+        self.at() - 4
+    }
+
+    /// Jumps to the address in `register`, below `r8`, plus the distance of what follows from `from`.
+    pub fn jump_on(&mut self, register: u8, from: usize) {
+        self.raw([rex(true, 0, register), 0x81, pair(0, register)]);
+        self.constant((self.at() + 6 - from) as u32);
+        self.raw([0xFF, pair(4, register)]);
+    }
+
+    pub fn jump_memory(&mut self, memory: Memory) {
+        self.raw([0xFF]);
+        self.memory(4, memory);
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn vex(&mut self, map: u8, prefix: u8, wide: bool, reg: u8, second: u8, rm: u8, opcode: u8) {
         let next = (!second & 15) << 3 | prefix;

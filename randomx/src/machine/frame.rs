@@ -28,11 +28,13 @@ pub struct Lane {
     pub lines: [u32; 2],
     pub ma: u32,
     pub mx: u32,
-    /// The rounding mode, times four.
-    pub rounding: u32,
-    _unused: [u32; 3],
+    /// Where the code of the next turn begins, and where that for the first rounding mode does.
+    pub next: u64,
+    pub first: u64,
     pub e_mask: [u64; 2],
     pub file: RegisterFile,
+    /// The rounding mode, times four.
+    pub rounding: u32,
 }
 
 /// Registers, in the order in which they are hashed.
@@ -51,7 +53,7 @@ impl Frame {
 
     pub fn new() -> Self {
         let file = RegisterFile { r: [0; 8], f: [0; 8], e: [0; 8], a: [0; 8] };
-        let lane = Lane { lines: [0; 2], ma: 0, mx: 0, rounding: 0, _unused: [0; 3], e_mask: [0; 2], file };
+        let lane = Lane { lines: [0; 2], ma: 0, mx: 0, next: 0, first: 0, e_mask: [0; 2], file, rounding: 0 };
         Self {
             // Exceptions masked, denormals taken for zero and flushed to zero.
             rounding: [0, 1, 2, 3].map(|mode| 0x9FC0 | mode << 13),

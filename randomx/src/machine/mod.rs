@@ -60,7 +60,9 @@ impl Machine {
         }
         let frame = Box::new(Frame::new());
         let scratchpads = Region::new(lanes * SCRATCHPAD_BYTES, dataset.largest())?;
+        let code = Code::new(CODE_BYTES)?;
         let places = Places {
+            code: code.address(),
             frame: (&raw const *frame).addr() as u64,
             dataset: dataset.bytes().as_ptr().addr() as u64,
             scratchpads: scratchpads.memory().addr().get() as u64,
@@ -72,7 +74,7 @@ impl Machine {
             frame,
             scratchpads,
             compiler: Compiler::new(places, wide),
-            code: Code::new(CODE_BYTES)?,
+            code,
             _dataset: dataset.clone(),
         })
     }
