@@ -74,7 +74,6 @@ fn hashes_are_the_librarys() {
 #[test]
 #[ignore = "takes minutes"]
 fn many_hashes_are_the_librarys() {
-    let number = |name, or| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(or);
     compare(number("COUNT", 1000) as usize, number("SEED", 99));
 }
 
@@ -173,66 +172,48 @@ fn cpu() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
+/// A number from the environment.
+fn number(name: &str, or: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(or)
+}
+
+/// Prints how fast each number of lanes is beside the library, which takes turns with them on one thread and one dataset.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ROUNDS rounds (40) of SLICE hashes (24) each"]
 fn speed() {
-    let number = |name, or| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(or);
     let region = Region::new(DATASET_BYTES, Pages::Huge).unwrap();
     let mut next = noise(3);
     for at in (0..DATASET_BYTES).step_by(8) {
-        // SAFETY: within the region.
+        // SAFETY: within the region, which nobody else uses.
         unsafe { region.memory().as_ptr().add(at).cast::<u64>().write(next()) };
     }
     let dataset = Arc::new(Dataset::of(region, Pages::Huge));
-    println!("pages {}", dataset.pages());
-    let list = std::env::var("LANES").unwrap_or("12".into());
-    let mut machines: Vec<(u32, Machine)> = list
-        .split(',')
-        .map(|item| {
-            let lanes = item;
-            (lanes.parse().unwrap(), Machine::new(&dataset, lanes.parse().unwrap()).unwrap())
-        })
-        .collect();
     let mut library = Vm::fast_with(Flags::detect(), &dataset).unwrap();
-    let hashes = number("SLICE", 48);
-    let mut times = vec![Vec::new(); machines.len() + 1];
-    let mut n = 0_u64;
-    for _ in 0..number("ROUNDS", 40) {
-        for which in 0..=machines.len() {
-            let inputs: Vec<Vec<u8>> = (0..hashes).map(|i| (n + i).to_le_bytes().to_vec()).collect();
+    let mut machines: Vec<Machine> = (1..=LANES).map(|lanes| Machine::new(&dataset, lanes).unwrap()).collect();
+    let slice = number("SLICE", 24);
+    let mut times = vec![Vec::new(); LANES + 1];
+    for round in 0..number("ROUNDS", 40) {
+        let inputs: Vec<Vec<u8>> = (0..slice).map(|input| (round * slice + input).to_le_bytes().to_vec()).collect();
+        for (lanes, times) in times.iter_mut().enumerate() {
             let mut batch = batch(&inputs);
             let begun = cpu();
-            if which == 0 {
-                library.run(&mut batch);
-            } else {
-                machines[which - 1].1.run(&mut batch);
+            match lanes {
+                0 => library.run(&mut batch),
+                _ => machines[lanes - 1].run(&mut batch),
             }
-            times[which].push(cpu() - begun);
+            times.push(cpu() - begun);
         }
-        n += hashes;
     }
-    let median = |times: &Vec<f64>| {
-        let mut sorted = times.clone();
-        sorted.sort_by(f64::total_cmp);
-        (sorted[sorted.len() / 2], times.iter().sum::<f64>(), sorted[0])
-    };
-    let base = median(&times[0]);
-    let pairs = |times: &Vec<f64>, base: &Vec<f64>| {
-        let mut ratios: Vec<f64> = times.iter().zip(base).map(|(ours, theirs)| theirs / ours).collect();
+    println!(
+        "pages: {}; hashes a second of CPU time, and as a multiple of the library's: quartiles of the rounds",
+        dataset.pages()
+    );
+    for (lanes, own) in times.iter().enumerate() {
+        let rate = slice as f64 * own.len() as f64 / own.iter().sum::<f64>();
+        let mut ratios: Vec<f64> = times[0].iter().zip(own).map(|(library, own)| library / own).collect();
         ratios.sort_by(f64::total_cmp);
-        (ratios[ratios.len() / 4], ratios[ratios.len() / 2], ratios[ratios.len() * 3 / 4])
-    };
-    let first = times[0].clone();
-    for (which, times) in times.iter().enumerate() {
-        let (mid, sum, least) = median(times);
-        let name = if which == 0 { "library".into() } else { list.split(',').nth(which - 1).unwrap().to_owned() };
-        println!(
-            "{name:>10}: {:.1} H/s, pairs {:.3?}, medians {:.3}, sums {:.3}, best {:.3}",
-            hashes as f64 / mid,
-            pairs(times, &first),
-            base.0 / mid,
-            base.1 / sum,
-            base.2 / least
-        );
+        let quartiles = [1, 2, 3].map(|quarter| ratios[ratios.len() * quarter / 4]);
+        let name = if lanes == 0 { "library".to_owned() } else { format!("{lanes} lanes") };
+        println!("{name}: {rate:.1}, {quartiles:.3?}");
     }
 }
