@@ -138,8 +138,8 @@ pub struct Report {
     pub progress: Vec<(UnitId, u64, f64, String)>,
     /// `(unit, attempt, winning nonces)`
     pub found: Vec<(UnitId, u64, Vec<Found>)>,
-    /// `(unit, attempt, text)`
-    pub deltas: Vec<(UnitId, u64, String)>,
+    /// Text.
+    pub deltas: Vec<UnitText>,
     /// Outputs.
     pub results: Vec<UnitResult>,
     /// Failures.
@@ -161,6 +161,21 @@ pub struct Heartbeat {
     pub hashrate: f64,
     /// RandomX keys for which it is warm, hex.
     pub warm_keys: Vec<String>,
+}
+
+/// A piece of an answer's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitText {
+    /// Which unit.
+    pub unit: UnitId,
+    /// The fencing token.
+    pub attempt: u64,
+    /// From 0 within the attempt.
+    pub seq: u64,
+    /// It was sent before, on a stream that has ended.
+    pub again: bool,
+    /// The text.
+    pub text: String,
 }
 
 /// The output of an attempt.

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+const RESULT_BYTES_MAX: u64 = 2_000_000;
 
 struct Fixture {
     callback: Callback,
@@ -47,7 +48,7 @@ impl Fixture {
     async fn welcome(&mut self, epoch: u64) -> (Hello, mpsc::Sender<v1::MasterMessage>) {
         match self.command().await {
             Command::StreamOpened { hello, sender, reply } => {
-                let welcome = v1::Welcome { epoch, ..Default::default() };
+                let welcome = v1::Welcome { epoch, result_bytes_max: RESULT_BYTES_MAX, ..Default::default() };
                 reply.send(Ok((StreamId(epoch), welcome))).unwrap();
                 (hello, sender)
             }
@@ -142,6 +143,43 @@ async fn malformed_items_are_skipped_and_the_stream_survives() {
     }
     let Command::Report { report, .. } = fixture.command().await else { panic!("a report") };
     assert_eq!(report.accepted, [(good, 1, true)]);
+}
+
+#[tokio::test]
+async fn a_result_in_parts_comes_whole_and_one_that_is_too_large_as_a_failure() {
+    const PART: usize = 500_000;
+    let mut fixture = Fixture::start(None).await;
+    let mut client = fixture.client().await;
+    let opening = tokio::spawn(async move { open(&mut client, hello()).await });
+    let (_, _to_worker) = fixture.welcome(1).await;
+    let (worker, _answers) = within(opening).await.unwrap().unwrap();
+    let (fits, too_large) = (unit(), unit());
+    let most = usize::try_from(RESULT_BYTES_MAX).unwrap();
+    tokio::spawn(async move {
+        for (unit, bytes) in [(too_large, most + 1), (fits, most)] {
+            let output = Bytes::from(vec![b'7'; bytes]);
+            let (unit_id, attempt) = (unit.to_string(), 1);
+            let mut from = 0;
+            while bytes - from > PART {
+                let (output_from, output) = (from as u64, output.slice(from..from + PART));
+                let part = v1::ResultPart { unit_id: unit_id.clone(), attempt, output_from, output };
+                worker.send(v1::WorkerMessage { result_parts: vec![part], ..Default::default() }).await.unwrap();
+                from += PART;
+            }
+            let (output_from, output) = (from as u64, output.slice(from..));
+            let last = v1::Result { unit_id, attempt, output, output_from, ..Default::default() };
+            worker.send(v1::WorkerMessage { results: vec![last], ..Default::default() }).await.unwrap();
+        }
+    });
+    let (mut results, mut failures) = (Vec::new(), Vec::new());
+    while results.is_empty() {
+        let Command::Report { report, .. } = fixture.command().await else { panic!("a report") };
+        results.extend(report.results);
+        failures.extend(report.failures);
+    }
+    assert_eq!((results[0].unit, results[0].output.len()), (fits, most));
+    assert_eq!((failures.len(), failures[0].unit, failures[0].retryable), (1, too_large, false));
+    assert_eq!(failures[0].error.code, "result_too_large");
 }
 
 #[tokio::test]

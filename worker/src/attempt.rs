@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::calls::Calls;
 use crate::executor::{Context, Executor, Failure, Observer, Output, Unit};
 use crate::runner::Runner;
-use crate::table::{Key, RESULT_BYTES_MAX, Report, Sign, Start};
+use crate::table::{Key, Report, Sign, Start};
 
 /// How long an executor that was told to stop may take.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -108,27 +108,32 @@ pub(crate) fn parse(kind: Kind, json: &RawValue) -> Result<Payload, Failure> {
     Payload::parse(kind, json).map_err(|error| Failure::permanent("bad_payload", error.to_string()))
 }
 
-/// The report of an outcome.
-pub(crate) fn report((unit, attempt): Key, outcome: Result<Output, Failure>, took: Duration) -> Report {
+/// The report of an outcome, of which the master takes at most `bytes_max`.
+pub(crate) fn report(
+    (unit, attempt): Key,
+    outcome: Result<Output, Failure>,
+    took: Duration,
+    bytes_max: usize,
+) -> Report {
     let output = match outcome {
         Ok(output) => output,
         Err(failure) => return failed((unit, attempt), failure),
     };
-    let report = Report::Result(v1::Result {
+    let bytes = output.json.len();
+    if bytes > bytes_max {
+        let message = format!(
+            "the result of this unit has {bytes} bytes, more than the {bytes_max} that the master takes (its FLOTA_RESULT_MAX): ask for less in one job"
+        );
+        return failed((unit, attempt), Failure::permanent("result_too_large", message));
+    }
+    Report::Result(v1::Result {
         unit_id: unit.to_string(),
         attempt,
         output: output.json,
         elapsed_ms: milliseconds(took),
         hashes: output.hashes,
-    });
-    if report.size() <= RESULT_BYTES_MAX {
-        return report;
-    }
-    let message = format!(
-        "the result of this unit is {} bytes, more than the {RESULT_BYTES_MAX} that can be reported: ask for less in one job",
-        report.size()
-    );
-    failed((unit, attempt), Failure::permanent("result_too_large", message))
+        output_from: 0,
+    })
 }
 
 /// The report of a failure.

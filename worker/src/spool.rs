@@ -273,7 +273,8 @@ mod tests {
     fn report(attempt: u64) -> (Key, Report) {
         let unit = UnitId { job: JobId::generate(), index: 3 };
         let output = Bytes::from_static(b"{\"value\":1}");
-        let result = v1::Result { unit_id: unit.to_string(), attempt, output, elapsed_ms: 5, hashes: 7 };
+        let unit_id = unit.to_string();
+        let result = v1::Result { unit_id, attempt, output, elapsed_ms: 5, hashes: 7, output_from: 0 };
         ((unit, attempt), Report::Result(result))
     }
 

@@ -86,6 +86,7 @@ pub fn master_config(
             payload_bytes_max: settings.payload_max,
             result_bytes_max: settings.result_max,
             event_bytes_max: settings.event_log_max,
+            workers_max: settings.workers_max,
             verify: match settings.verify {
                 Verify::Off => flota_master::core::Verify::Off,
                 Verify::Samples => flota_master::core::Verify::Samples,

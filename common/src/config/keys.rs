@@ -171,6 +171,14 @@ pub const KEYS: &[Key] = &[
         "a whole number from 1 to 1000000"
     ),
     key!(
+        "workers_max",
+        Master,
+        One,
+        "20000",
+        "Workers that are known, there or not; those that are gone longest are forgotten, and where there is none, others turned away",
+        "a whole number from 1 to 1000000"
+    ),
+    key!(
         "simple_workers",
         Master,
         One,

@@ -148,6 +148,7 @@ pub struct Settings {
     pub event_log_max: usize,
     pub browsers_max: usize,
     pub streams_max: usize,
+    pub workers_max: usize,
     pub simple_workers: SimpleWorkers,
     /// By `owner`, `model` and `key`: requests and tokens a minute.
     pub ai_limits: BTreeMap<String, [Option<u64>; 2]>,

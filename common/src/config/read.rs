@@ -53,6 +53,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
     let event_log_max = r.required("event_log_max", parse::bytes(1 << 10..=64 << 20));
     let browsers_max = r.required("browsers_max", parse::number(1..=1_000_000));
     let streams_max = r.required("streams_max", parse::number(1..=1_000_000));
+    let workers_max = r.required("workers_max", parse::number(1..=1_000_000));
     let simple_workers = r.required("simple_workers", parse::simple_workers);
     let verify = r.required("verify", parse::verify);
     let worker_slots = r.classes("worker_slots");
@@ -112,6 +113,7 @@ fn fill(r: &mut Reader, sources: &Sources) -> Option<Settings> {
         event_log_max: event_log_max?,
         browsers_max: browsers_max?,
         streams_max: streams_max?,
+        workers_max: workers_max?,
         simple_workers: simple_workers?,
         ai_limits: r.optional("ai_limits", ai::limits).unwrap_or_default(),
         ai_budget: r.optional("ai_budget", ai::budget).unwrap_or_default(),

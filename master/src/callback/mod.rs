@@ -3,6 +3,7 @@
 
 mod auth;
 mod parse;
+mod parts;
 mod report;
 mod simple;
 mod status;
@@ -88,7 +89,7 @@ impl Callback {
 #[must_use]
 pub fn report_of(message: v1::WorkerMessage) -> Report {
     let mut collector = parse::Collector::default();
-    collector.add(message);
+    collector.add(message, &mut parts::Parts::default());
     collector.into_report()
 }
 

@@ -5,8 +5,13 @@ use flota_proto::kinds::Found;
 use flota_proto::mqtt::Load;
 use flota_proto::{UnitId, rest, v1};
 
-use crate::handle::{Heartbeat, Report, UnitFailure, UnitResult};
+use super::parts::{Parts, Whole};
+use crate::handle::{Heartbeat, Report, UnitFailure, UnitResult, UnitText};
 
+/// How much of what has arrived goes into one report.
+const REPORT_ITEMS_MAX: usize = 1000;
+/// The same, of outputs.
+const REPORT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Texts for people beyond this are cut.
 const TEXT_BYTES_MAX: usize = 4096;
 /// Words for programs beyond this are cut.
@@ -19,24 +24,40 @@ const WARM_KEYS_MAX: usize = 64;
 pub(super) struct Collector {
     report: Report,
     items: usize,
+    bytes: usize,
     /// What was left out, and why the last of it was.
     pub(super) malformed: Option<(u64, String)>,
 }
 
 impl Collector {
-    /// How many items it holds.
-    pub(super) fn items(&self) -> usize {
-        self.items
+    /// Whether it holds enough for one report: one worker must not hold up the loop.
+    pub(super) fn is_full(&self) -> bool {
+        self.items >= REPORT_ITEMS_MAX || self.bytes >= REPORT_BYTES_MAX
+    }
+
+    /// Whether there is nothing to report.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items == 0
     }
 
     pub(super) fn into_report(self) -> Report {
         self.report
     }
 
-    /// Adds what `message` says; a second `hello` is malformed.
-    pub(super) fn add(&mut self, message: v1::WorkerMessage) {
-        let v1::WorkerMessage { hello, accepted, heartbeat, progress, deltas, results, failures, done, returned } =
-            message;
+    /// Adds what `message` says, with `parts` of a result that came before it; a second `hello` is malformed.
+    pub(super) fn add(&mut self, message: v1::WorkerMessage, parts: &mut Parts) {
+        let v1::WorkerMessage {
+            hello,
+            accepted,
+            heartbeat,
+            progress,
+            deltas,
+            results,
+            failures,
+            done,
+            returned,
+            result_parts,
+        } = message;
         if hello.is_some() {
             self.skip("hello after the first message");
         }
@@ -49,11 +70,16 @@ impl Collector {
         for progress in progress {
             self.progress(progress);
         }
-        for v1::Delta { unit_id, attempt, text, .. } in deltas {
-            self.with(&unit_id, |report, unit| report.deltas.push((unit, attempt, text)));
+        for v1::Delta { unit_id, attempt, seq, text, again } in deltas {
+            self.with(&unit_id, |report, unit| report.deltas.push(UnitText { unit, attempt, seq, again, text }));
+        }
+        for part in result_parts {
+            self.bytes += part.output.len();
+            parts.add(part);
         }
         for result in results {
-            self.result(result);
+            self.bytes += result.output.len();
+            self.result(result, parts);
         }
         for failure in failures {
             self.failure(failure);
@@ -124,10 +150,17 @@ impl Collector {
         self.with(&unit_id, |report, unit| report.progress.push((unit, attempt, fraction, note)));
     }
 
-    fn result(&mut self, result: v1::Result) {
-        let v1::Result { unit_id, attempt, output, elapsed_ms, hashes } = result;
-        self.with(&unit_id, |report, unit| {
-            report.results.push(UnitResult { unit, attempt, output, elapsed_ms, hashes });
+    fn result(&mut self, result: v1::Result, parts: &mut Parts) {
+        let v1::Result { unit_id, attempt, output, elapsed_ms, hashes, output_from } = result;
+        let whole = parts.end(&unit_id, attempt, output_from, output);
+        self.with(&unit_id, |report, unit| match whole {
+            Whole::Output(output) => report.results.push(UnitResult { unit, attempt, output, elapsed_ms, hashes }),
+            Whole::TooLarge(error) => {
+                report.failures.push(UnitFailure { unit, attempt, error, retryable: false, retry_after_ms: 0 });
+            }
+            Whole::Incomplete(error) => {
+                report.failures.push(UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 0 });
+            }
         });
     }
 
@@ -167,10 +200,13 @@ mod tests {
         let good = unit();
         let item = |unit_id: &str| v1::Accepted { unit_id: unit_id.into(), attempt: 3, started: true };
         let mut collector = Collector::default();
-        collector.add(v1::WorkerMessage {
-            accepted: vec![item("nonsense"), item(&good.to_string()), item("")],
-            ..Default::default()
-        });
+        collector.add(
+            v1::WorkerMessage {
+                accepted: vec![item("nonsense"), item(&good.to_string()), item("")],
+                ..Default::default()
+            },
+            &mut Parts::default(),
+        );
         assert_eq!(collector.malformed, Some((2, "unit_id".into())));
         assert_eq!(collector.into_report().accepted, [(good, 3, true)]);
     }
@@ -178,19 +214,22 @@ mod tests {
     #[test]
     fn numbers_from_outside_are_bounded() {
         let unit = unit();
-        let mut collector = Collector::default();
+        let (mut collector, mut parts) = (Collector::default(), Parts::default());
         for fraction in [f64::NAN, f64::INFINITY, -3.0, 7.0, 0.5] {
             let progress = v1::Progress { unit_id: unit.to_string(), attempt: 1, fraction, ..Default::default() };
-            collector.add(v1::WorkerMessage { progress: vec![progress], ..Default::default() });
+            collector.add(v1::WorkerMessage { progress: vec![progress], ..Default::default() }, &mut parts);
         }
-        collector.add(v1::WorkerMessage {
-            heartbeat: Some(v1::Heartbeat {
-                hashrate: f64::NAN,
-                warm_keys: vec!["zz".into(), "ab".into()],
+        collector.add(
+            v1::WorkerMessage {
+                heartbeat: Some(v1::Heartbeat {
+                    hashrate: f64::NAN,
+                    warm_keys: vec!["zz".into(), "ab".into()],
+                    ..Default::default()
+                }),
                 ..Default::default()
-            }),
-            ..Default::default()
-        });
+            },
+            &mut parts,
+        );
         let report = collector.into_report();
         let fractions: Vec<f64> = report.progress.iter().map(|progress| progress.2).collect();
         assert_eq!(fractions, [0.0, 0.0, 0.0, 1.0, 0.5]);
@@ -204,7 +243,8 @@ mod tests {
         let mut collector = Collector::default();
         for unit in [a, b] {
             let heartbeat = v1::Heartbeat { running: vec![v1::Attempt::of(unit, 1)], ..Default::default() };
-            collector.add(v1::WorkerMessage { heartbeat: Some(heartbeat), ..Default::default() });
+            collector
+                .add(v1::WorkerMessage { heartbeat: Some(heartbeat), ..Default::default() }, &mut Parts::default());
         }
         let mut running = collector.into_report().heartbeat.expect("sent").running;
         running.sort_unstable();

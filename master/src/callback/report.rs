@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::auth::{self, Token};
 use super::parse::Collector;
+use super::parts::Parts;
 use super::{Answers, status};
 use crate::handle::{Command, Handle, Hello, StreamId};
 use crate::ration::Ration;
@@ -21,8 +22,6 @@ use crate::ration::Ration;
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// Messages that may wait for a worker before the loop must leave it behind.
 const OUTGOING_MAX: usize = 1024;
-/// How much of what has arrived goes into one report: one worker must not hold up the loop.
-const REPORT_ITEMS_MAX: usize = 1000;
 const BOOT_ID_BYTES_MAX: usize = 64;
 
 /// What it takes to open a stream.
@@ -51,14 +50,15 @@ impl Opening<'_> {
         let mut collector = Collector::default();
         let hello = parse(hello, &mut collector)?;
         let worker = hello.worker.clone();
-        collector.add(first);
 
         let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (id, mut welcome) = self.handle.stream_opened(hello, sender).await.map_err(status::from_refused)?;
         welcome.protocol = protocol;
+        let mut parts = Parts::new(usize::try_from(welcome.result_bytes_max).unwrap_or(usize::MAX));
+        collector.add(first, &mut parts);
         let over = self.stop.child_token();
         let reader = Reader { id, worker, handle: self.handle, malformed: self.malformed };
-        tokio::spawn(reader.run(messages, collector, over.clone()));
+        tokio::spawn(reader.run(messages, collector, parts, over.clone()));
         let welcome = v1::MasterMessage { welcome: Some(welcome), ..Default::default() };
         let answers = stream::once(future::ready(Ok(welcome))).chain(answers(outgoing, over.clone().drop_guard()));
         Ok(answers.take_until(over.cancelled_owned()).boxed())
@@ -129,15 +129,26 @@ struct Reader {
 
 impl Reader {
     /// Until the worker, the network, the loop or `over` ends it; the loop is told in any case.
-    async fn run(self, messages: Streaming<v1::WorkerMessage>, first: Collector, over: CancellationToken) {
-        let ended = over.run_until_cancelled(self.read(messages, first)).await;
+    async fn run(
+        self,
+        messages: Streaming<v1::WorkerMessage>,
+        first: Collector,
+        parts: Parts,
+        over: CancellationToken,
+    ) {
+        let ended = over.run_until_cancelled(self.read(messages, first, parts)).await;
         debug!(worker_id = %self.worker, cause = ?ended.flatten(), "a worker's stream has ended");
         over.cancel();
         let _ = self.handle.tell(Command::StreamClosed(self.id)).await;
     }
 
     /// What has arrived while the loop was busy goes into one report.
-    async fn read(&self, mut messages: Streaming<v1::WorkerMessage>, first: Collector) -> Option<Status> {
+    async fn read(
+        &self,
+        mut messages: Streaming<v1::WorkerMessage>,
+        first: Collector,
+        mut parts: Parts,
+    ) -> Option<Status> {
         self.deliver(first).await?;
         loop {
             let mut collector = Collector::default();
@@ -145,11 +156,11 @@ impl Reader {
             let mut ended = None;
             while let Some(message) = next.take() {
                 match message {
-                    Ok(Some(message)) => collector.add(message),
+                    Ok(Some(message)) => collector.add(message, &mut parts),
                     Ok(None) => ended = Some(None),
                     Err(status) => ended = Some(Some(status)),
                 }
-                if ended.is_none() && collector.items() < REPORT_ITEMS_MAX {
+                if ended.is_none() && !collector.is_full() {
                     next = messages.message().now_or_never();
                 }
             }
@@ -167,7 +178,7 @@ impl Reader {
         {
             warn!(worker_id = %self.worker, count, last, unsaid, "left out malformed items of a worker's report");
         }
-        if collector.items() == 0 {
+        if collector.is_empty() {
             return Some(());
         }
         let report = collector.into_report();

@@ -139,6 +139,7 @@ impl Core {
             until,
             timeout_at: None,
             answer: None,
+            next_text: Some(0),
         });
         let (attempt, failures, part) = (unit.attempt, unit.failures, (unit.from, unit.to));
         self.fleet.hold(idx, kind.class(), (seq, index));

@@ -129,8 +129,12 @@ type RoomKey = (u8, u32, Reverse<u32>, WorkerIdx);
 const SLOTS_MAX: u32 = 4096;
 /// Workers looked at before one that is warm for the key is given up on.
 const WARM_SEARCH_MAX: usize = 64;
-/// Workers kept in memory; those that are gone longest are forgotten first.
-pub const WORKERS_MAX: usize = 20_000;
+/// How long a simple worker that said nothing is kept where others want its place: that is no sign that it is gone.
+const SIMPLE_QUIET_MS: u64 = 60 * 60_000;
+/// Where there is no worker to be forgotten, none is looked for again before.
+const FULL_MS: u64 = 1_000;
+/// One of so many is forgotten where the bound is reached, so that they are not looked through for each that comes.
+const FORGOTTEN_PART: usize = 64;
 
 impl Worker {
     fn new(id: WorkerId, now: Timestamp) -> Self {
@@ -217,11 +221,12 @@ impl Worker {
         self.online() && wanted && trusted && self.muted_until.is_none() && self.owes.is_none()
     }
 
-    /// Neither connected nor holding anything, and the operator wants nothing of it. Simple workers come with a new id
-    /// each time, and nobody says that the old ones are gone.
-    fn may_be_forgotten(&self) -> bool {
+    /// Neither there nor holding anything, and the operator wants nothing of it. Simple workers come with a new id each
+    /// time, and nobody says that the old ones are gone.
+    fn may_be_forgotten(&self, now: Timestamp) -> bool {
         let remembered = self.desired != Desired::default() || self.standing.worth_keeping();
-        self.stream.is_none() && self.held.is_empty() && !remembered
+        let quiet = !self.online() || self.simple && now.since_ms(self.last_seen_at) >= SIMPLE_QUIET_MS;
+        quiet && self.stream.is_none() && self.held.is_empty() && self.owes.is_none() && !remembered
     }
 
     fn hands_back(&self) -> bool {
@@ -300,21 +305,30 @@ pub struct Fleet {
     /// The last of them went.
     chat_gone: bool,
     simple_take_keys: bool,
+    workers_max: usize,
+    /// It is full, and nobody is looked for to be forgotten before.
+    full_until: Option<Timestamp>,
+    /// What the store need not keep any more.
+    pub forgotten: Vec<WorkerId>,
 }
 
 impl Fleet {
     /// Without workers; with `simple_take_keys` questions with a key of the user's may go to simple ones.
-    pub fn new(simple_take_keys: bool) -> Self {
-        Self { simple_take_keys, ..Self::default() }
+    pub fn new(simple_take_keys: bool, workers_max: usize) -> Self {
+        Self { simple_take_keys, workers_max, ..Self::default() }
     }
 
-    /// The worker with this id, new if it was never heard of.
+    /// The worker with this id, new if it was never heard of; `None` where there is no room for it.
+    pub fn admit(&mut self, id: &WorkerId, now: Timestamp) -> Option<WorkerIdx> {
+        let known = self.by_id.contains_key(id);
+        let room = known || self.workers.len() < self.workers_max || self.make_room(now);
+        room.then(|| self.enter(id, now))
+    }
+
+    /// The same of one that must be known, as something depends on it.
     pub fn enter(&mut self, id: &WorkerId, now: Timestamp) -> WorkerIdx {
         if let Some(idx) = self.by_id.get(id) {
             return *idx;
-        }
-        if self.workers.len() >= WORKERS_MAX {
-            self.forget_oldest();
         }
         let idx = self.next;
         self.next = self.next.wrapping_add(1);
@@ -323,20 +337,30 @@ impl Fleet {
         idx
     }
 
-    fn forget_oldest(&mut self) {
-        let oldest = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.may_be_forgotten())
-            .min_by_key(|(_, worker)| (worker.online(), worker.last_seen_at))
-            .map(|(idx, _)| *idx);
-        if let Some(idx) = oldest {
+    /// The clock was set: how long it was full says nothing.
+    pub fn look_again(&mut self) {
+        self.full_until = None;
+    }
+
+    /// Forgets those that are gone longest.
+    fn make_room(&mut self, now: Timestamp) -> bool {
+        if self.full_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let quiet = self.workers.iter().filter(|(_, worker)| worker.may_be_forgotten(now));
+        let mut gone: Vec<_> = quiet.map(|(idx, worker)| (worker.online(), worker.last_seen_at, *idx)).collect();
+        gone.sort_unstable();
+        gone.truncate((self.workers_max / FORGOTTEN_PART).max(1));
+        self.full_until = gone.is_empty().then(|| now.after_ms(FULL_MS));
+        for (.., idx) in &gone {
             // Takes it out of where there is room.
-            self.update(idx, |worker| worker.registered = false);
-            if let Some(worker) = self.workers.remove(&idx) {
+            self.update(*idx, |worker| worker.registered = false);
+            if let Some(worker) = self.workers.remove(idx) {
                 self.by_id.remove(&worker.id);
+                self.forgotten.push(worker.id);
             }
         }
+        !gone.is_empty()
     }
 
     /// By number.

@@ -194,6 +194,8 @@ pub struct Hold {
     pub timeout_at: Option<Timestamp>,
     /// Its result, while that is checked.
     pub answer: Option<Box<Answer>>,
+    /// The next piece of its text; `None` where another master may have told some.
+    pub next_text: Option<u64>,
 }
 
 /// A result that does not count yet.

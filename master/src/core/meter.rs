@@ -245,6 +245,14 @@ impl Meter {
         (self.limits.budget(owner), self.spent.get(owner).copied().unwrap_or_default())
     }
 
+    /// The clock was set: buckets fill as fast as before, and the day is what the clock says.
+    pub fn clock_set(&mut self, now: Timestamp, by_ms: i64) {
+        for full_at in self.full_at.values_mut() {
+            *full_at = full_at.saturating_add_signed(by_ms.saturating_mul(1_000));
+        }
+        self.day = self.day.min(ledger::day_of(now));
+    }
+
     fn turn_day(&mut self, now: Timestamp) {
         let day = ledger::day_of(now);
         if day > self.day {

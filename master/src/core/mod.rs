@@ -5,6 +5,7 @@ mod ai;
 mod assign;
 mod audit;
 mod check;
+mod clock;
 mod defect;
 mod fleet;
 mod gather;
@@ -116,6 +117,8 @@ pub enum Input {
     Control(WorkerId, WorkerControl),
     /// Time has passed.
     Tick,
+    /// The clock was set, by so many milliseconds more than time has passed.
+    ClockSet(i64),
 }
 
 /// A unit on its way to a worker.
@@ -240,6 +243,8 @@ pub struct Changes {
     pub units: Vec<UnitRow>,
     /// Workers that must be remembered.
     pub workers: Vec<WorkerRow>,
+    /// Workers that need not be remembered any more; of one that came again there is a row.
+    pub forgotten: Vec<WorkerId>,
     /// What the shell stores beside them.
     pub asides: Vec<crate::aside::Aside>,
 }
@@ -248,7 +253,8 @@ impl Changes {
     /// Whether there is nothing to commit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.units.is_empty() && self.workers.is_empty() && self.asides.is_empty()
+        let workers = self.workers.is_empty() && self.forgotten.is_empty();
+        self.jobs.is_empty() && self.units.is_empty() && workers && self.asides.is_empty()
     }
 }
 
@@ -291,6 +297,8 @@ pub struct Limits {
     pub result_bytes_max: usize,
     /// How much text and progress is kept for those who watch a job.
     pub event_bytes_max: usize,
+    /// Workers that are known, there or not.
+    pub workers_max: usize,
     /// How long a lease lasts.
     pub lease_ms: u64,
     /// How long a published unit may wait for its acceptance.
@@ -312,6 +320,7 @@ impl Default for Limits {
             payload_bytes_max: flota_proto::BODY_BYTES_MAX,
             result_bytes_max: 64 * 1024 * 1024,
             event_bytes_max: 1024 * 1024,
+            workers_max: 20_000,
             lease_ms: flota_proto::LEASE_MS,
             dispatch_timeout_ms: flota_proto::DISPATCH_TIMEOUT_MS,
             simple_take_keys: false,
@@ -361,7 +370,7 @@ impl Core {
     /// An empty one.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, next_seq: 1, fleet: Fleet::new(limits.simple_take_keys), ..Self::default() }
+        Self { limits, next_seq: 1, fleet: Fleet::new(limits.simple_take_keys, limits.workers_max), ..Self::default() }
     }
 
     /// Applies `input` and assigns what can be assigned; the effects come in the order the shell must carry them out.
@@ -385,10 +394,7 @@ impl Core {
             Input::Cancel(id) => self.cancel(at, id, out),
             Input::Retry(stored) => self.retry(at, *stored, out),
             Input::SetPriority(id, priority) => self.set_priority(id, priority),
-            Input::Register(register) => {
-                self.register(at, *register, out);
-                Ok(())
-            }
+            Input::Register(register) => self.register(at, *register, out),
             Input::Status(status) => {
                 self.status(at, &status, out);
                 Ok(())
@@ -412,6 +418,10 @@ impl Core {
             Input::Control(worker, control) => self.control(at, &worker, control, out),
             Input::Tick => {
                 self.tick(at, out);
+                Ok(())
+            }
+            Input::ClockSet(by_ms) => {
+                self.clock_set(at, by_ms);
                 Ok(())
             }
         }
@@ -443,7 +453,8 @@ impl Core {
             .into_iter()
             .filter_map(|idx| self.fleet.get(idx).map(record::worker_row))
             .collect();
-        let mut changes = Changes { jobs, units, workers, asides: Vec::new() };
+        let forgotten = std::mem::take(&mut self.fleet.forgotten);
+        let mut changes = Changes { jobs, units, workers, forgotten, asides: Vec::new() };
         self.spoil(&mut changes);
         changes
     }
@@ -458,6 +469,12 @@ impl Core {
                 self.queue.release(job.spec.shape);
             }
         }
+    }
+
+    /// How many jobs have not ended, or have in this batch.
+    #[must_use]
+    pub fn live_jobs(&self) -> usize {
+        self.jobs.len()
     }
 
     /// Whether `owner` may have so many more jobs accepted.

@@ -13,6 +13,7 @@ use super::fleet::{Desired, Fleet, Worker};
 use super::gather::Part;
 use super::job::{EVENTS_SKIPPED_AT_RESTART, Event, Hold, Job, Phase, Seq, Spec, Try, Unit, UnitState, What};
 use super::queue::{Queue, Shape};
+use super::retry::longest_wait_ms;
 use super::standing::Standing;
 use super::{Core, Timer};
 use crate::aside::Turn;
@@ -402,14 +403,16 @@ impl Core {
         for row in workers {
             core.restore_worker(&row);
         }
-        let mut restored = Vec::new();
-        for stored in jobs {
-            restored.push(core.restore_job(now, stored));
-        }
-        for seq in restored {
-            core.restore_place(seq);
-        }
+        core.restore_jobs(now, jobs);
         core
+    }
+
+    /// Adds jobs of the store that have not ended.
+    pub fn restore_jobs(&mut self, now: Timestamp, jobs: impl IntoIterator<Item = StoredJob>) {
+        for stored in jobs {
+            let seq = self.restore_job(now, stored);
+            self.restore_place(seq);
+        }
     }
 
     fn restore_worker(&mut self, row: &WorkerRow) {
@@ -530,10 +533,13 @@ impl Core {
                 self.fleet.hold(idx, kind.class(), (job.seq, row.index));
                 self.active.insert(job.seq);
                 self.timers.insert((until, Timer::Unit(job.seq, row.index)));
-                UnitState::Held(Hold { worker: idx, assigned_at, phase, until, timeout_at: None, answer: None })
+                let (timeout_at, answer, next_text) = (None, None, None);
+                UnitState::Held(Hold { worker: idx, assigned_at, phase, until, timeout_at, answer, next_text })
             }
             (JobState::Scheduled, _) => {
-                let run_at = row.run_at.unwrap_or(now);
+                // Where the clock was set back meanwhile: never longer than the longest wait from now.
+                let longest = longest_wait_ms(job.spec.retry.as_deref());
+                let run_at = row.run_at.unwrap_or(now).min(now.after_ms(longest));
                 self.timers.insert((run_at, Timer::Unit(job.seq, row.index)));
                 UnitState::Scheduled { run_at }
             }

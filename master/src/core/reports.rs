@@ -10,7 +10,7 @@ use super::fleet::{Owed, WorkerIdx};
 use super::job::{Answer, Phase, Seq, Unit, UnitState, What};
 use super::units::Loss;
 use super::{Core, Effect, Mined, Moment};
-use crate::handle::{Heartbeat, Refused, Report, StreamId, UnitFailure, UnitResult};
+use crate::handle::{Heartbeat, Refused, Report, StreamId, UnitFailure, UnitResult, UnitText};
 
 /// A question that a simple worker was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,8 @@ impl Core {
         for (unit, attempt, found) in report.found {
             self.found(idx, unit, attempt, found, out);
         }
-        for (unit, attempt, text) in report.deltas {
-            self.delta(at, idx, unit, attempt, text, out);
+        for text in report.deltas {
+            self.delta(at, idx, text, out);
         }
         for result in report.results {
             self.result(at, idx, stream, result, out);
@@ -156,9 +156,15 @@ impl Core {
         }
     }
 
-    fn delta(&mut self, at: Moment, idx: WorkerIdx, unit: UnitId, attempt: u64, text: String, out: &mut Vec<Effect>) {
+    fn delta(&mut self, at: Moment, idx: WorkerIdx, delta: UnitText, out: &mut Vec<Effect>) {
+        let UnitText { unit, attempt, seq: place, again, text } = delta;
         let Some(seq) = self.current(idx, unit, attempt) else { return };
         let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let Some(UnitState::Held(hold)) = job.unit_mut(unit.index).map(|unit| &mut unit.state) else { return };
+        if again && hold.next_text.is_none_or(|next| place < next) {
+            return;
+        }
+        hold.next_text = hold.next_text.max(Some(place.saturating_add(1)));
         if job.ring.back().is_some_and(|event| event.attempt < attempt) {
             // A new attempt begins its text anew.
             job.clear_ring();

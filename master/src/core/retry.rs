@@ -6,6 +6,8 @@ use flota_proto::rest::RetryPolicy;
 pub const BACKOFF_MS_MIN: u64 = 1_000;
 /// The longest wait.
 pub const BACKOFF_MS_MAX: u64 = 60_000;
+/// The longest that an executor can ask for.
+const RETRY_AFTER_MS_MAX: u64 = 86_400_000;
 
 /// The wait after the `failures`-th failure (from 1): 1 s doubling to 60 s or as `policy` says, of which the second half
 /// is jitter taken from `entropy` so that what failed together does not come back together; never less than
@@ -17,7 +19,14 @@ pub fn backoff_ms(policy: Option<&RetryPolicy>, failures: u32, retry_after_ms: u
     let cap = policy.and_then(|policy| policy.backoff_max_ms).unwrap_or(BACKOFF_MS_MAX.max(first));
     let full = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(cap);
     let wait = full / 2 + entropy % (full / 2 + 1);
-    wait.max(retry_after_ms.min(86_400_000))
+    wait.max(retry_after_ms.min(RETRY_AFTER_MS_MAX))
+}
+
+/// No wait that [`backoff_ms`] gives is longer.
+#[must_use]
+pub fn longest_wait_ms(policy: Option<&RetryPolicy>) -> u64 {
+    let given = policy.into_iter().flat_map(|policy| [policy.backoff_ms, policy.backoff_max_ms]).flatten().max();
+    given.unwrap_or(0).max(RETRY_AFTER_MS_MAX)
 }
 
 #[cfg(test)]

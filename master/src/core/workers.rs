@@ -9,8 +9,20 @@ use super::{Core, Effect, Moment};
 use crate::handle::{Hello, Refused, StreamId, WorkerControl};
 
 impl Core {
-    pub(super) fn register(&mut self, at: Moment, register: Register, out: &mut Vec<Effect>) {
-        let idx = self.fleet.enter(&register.worker_id, at.now);
+    pub(super) fn register(&mut self, at: Moment, register: Register, out: &mut Vec<Effect>) -> Result<(), Refused> {
+        let idx = self.admit(at, &register.worker_id)?;
+        self.registered(at, idx, register, out);
+        Ok(())
+    }
+
+    fn admit(&mut self, at: Moment, id: &WorkerId) -> Result<WorkerIdx, Refused> {
+        let most = self.limits.workers_max;
+        let detail =
+            format!("no room for another worker: {most} are known and none can be forgotten (FLOTA_WORKERS_MAX)");
+        self.fleet.admit(id, at.now).ok_or(Refused::Busy { detail, retry_after_seconds: 5 })
+    }
+
+    fn registered(&mut self, at: Moment, idx: WorkerIdx, register: Register, out: &mut Vec<Effect>) {
         let Some(worker) = self.fleet.get(idx) else { return };
         let id = worker.id.clone();
         let full = register.protocol.is_some();
@@ -104,7 +116,7 @@ impl Core {
         stream: StreamId,
         out: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
-        let idx = self.fleet.enter(&hello.worker, at.now);
+        let idx = self.admit(at, &hello.worker)?;
         let Some(worker) = self.fleet.get(idx) else { return Ok(()) };
         let (known, replaced) = (worker.boot_id.clone(), worker.replaced);
         if self.is_older(at, worker, &hello.boot_id) {

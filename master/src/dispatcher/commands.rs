@@ -9,9 +9,6 @@ use super::{Dispatcher, Moment, SimpleWorkers};
 use crate::core::Input;
 use crate::handle::{Command, Hello, Refused, Reply, StreamId, WorkerControl};
 
-/// Registrations remembered for a rebuild of the core.
-const REGISTRATIONS_MAX: usize = 20_000;
-
 impl Dispatcher {
     pub(super) fn command(&mut self, at: Moment, command: Command) {
         match command {
@@ -166,13 +163,22 @@ impl Dispatcher {
             );
             return;
         }
-        self.remember(&register);
-        self.apply(at, Input::Register(Box::new(register)));
+        match self.core.apply(at, Input::Register(Box::new(register.clone())), &mut self.effects) {
+            Ok(()) => self.remember(register),
+            Err(refused) => {
+                metrics::counter!("flota_workers_refused_total").increment(1);
+                if let Some(unsaid) = self.turned_away.allow() {
+                    warn!(worker_id = register.worker_id.as_str(), unsaid, "a worker was turned away: {refused}");
+                }
+            }
+        }
     }
 
-    pub(super) fn remember(&mut self, register: &mqtt::Register) {
-        if self.registrations.len() < REGISTRATIONS_MAX || self.registrations.contains_key(&register.worker_id) {
-            self.registrations.insert(register.worker_id.clone(), register.clone());
+    /// For a core that begins again.
+    pub(super) fn remember(&mut self, register: mqtt::Register) {
+        let room = self.registrations.len() < self.config.limits.workers_max;
+        if room || self.registrations.contains_key(&register.worker_id) {
+            self.registrations.insert(register.worker_id.clone(), register);
         }
     }
 
@@ -198,6 +204,7 @@ impl Dispatcher {
             epoch: self.epoch,
             protocol: PROTOCOL,
             desired: Some(v1::Desired { drain: desired.drain, paused: desired.paused, config_version: 0, stop: false }),
+            result_bytes_max: self.config.limits.result_bytes_max as u64,
         };
         self.answer(reply, (stream, welcome));
     }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use flota_common::clock;
 use flota_proto::rest::JobState;
 use flota_proto::topics::Topics;
-use flota_proto::{JobId, Timestamp, WorkerId, mqtt, rest, v1};
+use flota_proto::{JobId, WorkerId, mqtt, rest, v1};
 use rand::Rng;
 use secrecy::SecretString;
 use thiserror::Error;
@@ -38,6 +38,7 @@ use crate::aside::Aside;
 use crate::core::{Core, Effect, Input, Limits, Moment};
 use crate::handle::{Command, JobUpdate, Publisher, Refused, StreamId};
 use crate::ledger::AiLimits;
+use crate::ration::Ration;
 use crate::seal::Sealer;
 use crate::sources::Listeners;
 use crate::store::{IdempotencyRow, Retention, Store, StoreError};
@@ -138,6 +139,7 @@ pub struct Dispatcher {
     waiters: HashMap<JobId, Vec<oneshot::Sender<Result<rest::Job, Refused>>>>,
     subscribers: HashMap<JobId, Vec<mpsc::Sender<Arc<JobUpdate>>>>,
     registrations: HashMap<WorkerId, mqtt::Register>,
+    turned_away: Ration,
     credentials: Credentials,
     conversations: Conversations,
     cache: Cache,
@@ -191,14 +193,13 @@ impl Dispatcher {
         let readers = Readers::start(&*store)?;
         let secret = loaded.secret.clone();
         let ended_counts = loaded.ended.iter().copied().collect();
-        let live = loaded.jobs.len();
         let start = |verifier: Verifier| checks::Checker::start(Arc::new(verifier), handle);
         let checker = config.verifier.clone().map(start).transpose();
         let checker = checker.map_err(|error| StoreError::Other(error.to_string()))?;
         let mut time = Time::new();
-        let core = rebuild(&config, time.now(), loaded);
-        if live > 0 {
-            info!(live_jobs = live, "took over jobs that have not ended");
+        let core = store.rebuild(config.limits, time.now(), loaded)?;
+        if core.live_jobs() > 0 {
+            info!(live_jobs = core.live_jobs(), "took over jobs that have not ended");
         }
         let mut dispatcher = Self {
             config,
@@ -214,6 +215,7 @@ impl Dispatcher {
             waiters: HashMap::new(),
             subscribers: HashMap::new(),
             registrations: HashMap::new(),
+            turned_away: Ration::default(),
             credentials: Credentials::default(),
             conversations: Conversations::default(),
             cache: Cache::default(),
@@ -293,9 +295,11 @@ impl Dispatcher {
     }
 
     fn until_deadline(&mut self) -> Duration {
+        let now = self.time.now();
         match self.core.next_deadline() {
-            Some(at) => Duration::from_millis(at.since_ms(self.time.now())),
-            None => Duration::from_secs(3600),
+            _ if self.time.is_set() => Duration::ZERO,
+            Some(at) => Duration::from_millis(at.since_ms(now)).min(time::TURN),
+            None => time::TURN,
         }
     }
 
@@ -306,6 +310,7 @@ impl Dispatcher {
     /// Applies one batch, commits it, and lets its effects out.
     fn batch(&mut self, taken: &mut Vec<Command>) -> Result<Option<crate::handle::Reply<()>>, Ended> {
         let at = self.moment();
+        self.notice_clock(at);
         let mut stop = None;
         for command in taken.drain(..) {
             match command {
@@ -323,6 +328,14 @@ impl Dispatcher {
         self.note_ends(at);
         self.commit()?;
         Ok(stop)
+    }
+
+    /// Leases and waits go on as if the clock had not been set, and as if the time in which nobody could be heard had not been.
+    fn notice_clock(&mut self, at: Moment) {
+        if let Some(by_ms) = self.time.take_set() {
+            info!(by_ms, "the clock was set, or this process did not run for a while: leases and waits go on");
+            self.apply(at, Input::ClockSet(by_ms));
+        }
     }
 
     /// Ends streams of which nobody told the end: a worker that went while its stream was being opened.
@@ -360,6 +373,9 @@ impl Dispatcher {
     fn commit(&mut self) -> Result<(), Ended> {
         let mut changes = self.core.take_changes();
         changes.asides = std::mem::take(&mut self.asides);
+        for worker in &changes.forgotten {
+            self.registrations.remove(worker);
+        }
         let keys = std::mem::take(&mut self.keys);
         if !changes.is_empty() || !keys.is_empty() {
             let begun = clock::instant();
@@ -394,8 +410,4 @@ async fn until_some(at: Option<std::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-fn rebuild(config: &Config, now: Timestamp, loaded: crate::store::Loaded) -> Core {
-    Core::restore(config.limits, now, loaded.next_seq, loaded.workers, loaded.jobs)
 }

@@ -7,7 +7,7 @@ use flota_common::clock;
 use flota_proto::JobId;
 use tracing::{error, info};
 
-use super::{Dispatcher, Ended, Moment, rebuild};
+use super::{Dispatcher, Ended, Moment};
 use crate::core::{Core, Input};
 use crate::handle::{Command, Refused};
 use crate::store::StoreError;
@@ -108,9 +108,12 @@ impl Dispatcher {
 
     fn recover(&mut self) -> Result<(), Ended> {
         let loaded = self.store.load().map_err(Ended::Store)?;
-        info!(live_jobs = loaded.jobs.len(), "the store works: going on with what it has");
         self.ended_counts = loaded.ended.iter().copied().collect();
-        self.core = rebuild(&self.config, self.time.now(), loaded);
+        let now = self.time.now();
+        // What is read has no leases from before; those it gets last from now on.
+        self.time.take_set();
+        self.core = self.store.rebuild(self.config.limits, now, loaded).map_err(Ended::Store)?;
+        info!(live_jobs = self.core.live_jobs(), "the store works: going on with what it has");
         self.conversations_again();
         self.meter_again().map_err(Ended::Store)?;
         self.health.stall = None;
@@ -168,7 +171,7 @@ impl Dispatcher {
                 self.command(at, command);
             }
             Command::Await { id, reply } => self.waiters.entry(id).or_default().push(reply),
-            Command::Registered(register) => self.remember(&register),
+            Command::Registered(register) => self.remember(register),
             // Workers say these again.
             Command::Status(_)
             | Command::StreamClosed(_)

@@ -1,20 +1,31 @@
-//! The loop's time: the wall clock's, except that it never goes back. Leases, waits and deadlines hang on it.
+//! The loop's time: the wall clock's. Where the clock is set, or this process did not run for a while, it says by how much, so that
+//! leases and waits last as long as they should.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flota_common::clock;
 use flota_proto::Timestamp;
+
+/// Less is no setting but the clock's way of being right.
+const SET_MS: u64 = 1_000;
+/// The loop turns more often. Where it did not, it was stopped, or held up by its disk, and heard nobody.
+const HELD_UP: Duration = Duration::from_secs(3);
+/// How often it turns when nothing happens.
+pub(super) const TURN: Duration = Duration::from_secs(1);
+
+const _: () = assert!(TURN.as_millis() * 2 < HELD_UP.as_millis());
 
 /// Reads the time.
 pub(super) struct Time {
     last: Timestamp,
     read: Instant,
+    set_by_ms: i64,
 }
 
 impl Time {
     /// Begins with the wall clock.
     pub(super) fn new() -> Self {
-        Self { last: clock::now(), read: clock::instant() }
+        Self { last: clock::now(), read: clock::instant(), set_by_ms: 0 }
     }
 
     /// The time now.
@@ -22,14 +33,29 @@ impl Time {
         self.at(clock::now(), clock::instant())
     }
 
-    /// Where the wall clock was set back, the time goes on at half its speed until the wall clock has caught up: nothing
-    /// stands still, and no lease that is listed in time runs out.
+    /// Whether [`Time::take_set`] has something to tell.
+    pub(super) const fn is_set(&self) -> bool {
+        self.set_by_ms != 0
+    }
+
+    /// By how much the time has gone on, or back, beside what the loop has lived through since the last call.
+    pub(super) fn take_set(&mut self) -> Option<i64> {
+        let by_ms = std::mem::take(&mut self.set_by_ms);
+        (by_ms != 0).then_some(by_ms)
+    }
+
     fn at(&mut self, wall: Timestamp, read: Instant) -> Timestamp {
-        let passed = u64::try_from(read.saturating_duration_since(self.read).as_millis()).unwrap_or(0);
-        if wall >= self.last {
-            (self.last, self.read) = (wall, read);
-        } else if passed >= 2 {
-            (self.last, self.read) = (self.last.after_ms(passed / 2), read);
+        let passed = read.saturating_duration_since(self.read);
+        let lived = if passed > HELD_UP { Duration::ZERO } else { passed };
+        let moved = i64::try_from(i128::from(wall.0) - i128::from(self.last.0)).unwrap_or(0);
+        let set_by = moved.saturating_sub(i64::try_from(lived.as_millis()).unwrap_or(0));
+        self.read = read;
+        if set_by.unsigned_abs() > SET_MS {
+            self.set_by_ms = self.set_by_ms.saturating_add(set_by);
+            self.last = wall;
+        } else {
+            // Until the clock has caught up with so little.
+            self.last = self.last.max(wall);
         }
         self.last
     }
@@ -37,21 +63,25 @@ impl Time {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn time_never_goes_back_and_never_stands_still() {
+    fn what_the_clock_was_set_by_is_told_once_and_small_corrections_are_not() {
         let mut time = Time::new();
         let (start, begun) = (time.last, time.read);
         let mut at = |wall_ms: i64, passed_ms: u64| {
             let wall = Timestamp(start.0.saturating_add_signed(wall_ms));
-            time.at(wall, begun + Duration::from_millis(passed_ms)).0.saturating_sub(start.0)
+            let now = time.at(wall, begun + Duration::from_millis(passed_ms)).0;
+            (i64::try_from(now).unwrap() - i64::try_from(start.0).unwrap(), time.take_set())
         };
-        assert_eq!(at(1_000, 1_000), 1_000);
-        assert_eq!(at(-3_600_000, 1_001), 1_000, "the clock is set back by an hour");
-        assert_eq!(at(-3_500_000, 101_000), 51_000);
-        assert_eq!(at(60_000, 101_001), 60_000, "and forward again");
+        assert_eq!(at(1_000, 1_000), (1_000, None));
+        assert_eq!(at(500, 1_500), (1_000, None), "a little back: it stands still");
+        assert_eq!(at(1_200, 2_200), (1_200, None));
+        assert_eq!(at(-3_600_000, 2_300), (-3_600_000, Some(-3_601_300)), "an hour back");
+        assert_eq!(at(-3_599_000, 3_300), (-3_599_000, None));
+        assert_eq!(at(4_300, 4_300), (4_300, Some(3_602_300)), "and forward again");
+        assert_eq!(at(24_300, 24_300), (24_300, Some(20_000)), "the process was stopped for 20 s");
+        assert_eq!(at(3_625_300, 25_300), (3_625_300, Some(3_600_000)), "the machine slept for an hour");
+        assert_eq!(at(3_626_300, 26_300), (3_626_300, None));
     }
 }

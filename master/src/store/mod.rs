@@ -20,8 +20,8 @@ pub use backup::{BackupError, back_up, restore};
 pub use sqlite::SqliteStore;
 
 use crate::aside::{ConversationRow, History, MessageRow};
-use crate::core::Changes;
 use crate::core::record::{StoredJob, UnitRow, WorkerRow};
+use crate::core::{Changes, Core, Limits};
 use crate::handle::JobFilter;
 use crate::ledger::{Spent, UsageRow};
 
@@ -68,6 +68,9 @@ pub enum StoreError {
     Other(String),
 }
 
+/// Jobs read at once where a core is built.
+const LIVE_JOBS_PAGE: usize = 10_000;
+
 /// One idempotency key with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyRow {
@@ -90,8 +93,6 @@ pub struct Loaded {
     pub next_seq: u64,
     /// Workers that must be remembered.
     pub workers: Vec<WorkerRow>,
-    /// Jobs that have not ended, oldest first.
-    pub jobs: Vec<StoredJob>,
     /// Made once for this store: what only this fleet's masters know.
     pub secret: Vec<u8>,
     /// How many jobs have ended, by state.
@@ -130,11 +131,32 @@ pub trait Store: Send {
     /// [`StoreError`]
     fn take_charge(&mut self) -> Result<u64, StoreError>;
 
-    /// Everything that a core needs.
+    /// Everything that a core needs but the jobs.
     ///
     /// # Errors
     /// [`StoreError`]
     fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// Up to `limit` jobs that have not ended and have keys above `after`, with their units, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn live_jobs(&mut self, after: u64, limit: usize) -> Result<Vec<StoredJob>, StoreError>;
+
+    /// A core with what is here. No more than a page of the jobs is in memory twice.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn rebuild(&mut self, limits: Limits, now: Timestamp, loaded: Loaded) -> Result<Core, StoreError> {
+        let mut core = Core::restore(limits, now, loaded.next_seq, loaded.workers, []);
+        let mut after = 0;
+        loop {
+            let page = self.live_jobs(after, LIVE_JOBS_PAGE)?;
+            let Some(last) = page.last() else { return Ok(core) };
+            after = last.row.seq;
+            core.restore_jobs(now, page);
+        }
+    }
 
     /// Writes a batch durably, all or nothing.
     ///

@@ -111,6 +111,9 @@ impl SqliteStore {
         for unit in &changes.units {
             write_unit(&transaction, unit)?;
         }
+        for worker in &changes.forgotten {
+            transaction.prepare_cached("DELETE FROM workers WHERE id = ?")?.execute([worker.as_str()])?;
+        }
         for worker in &changes.workers {
             write_worker(&transaction, worker)?;
         }
@@ -264,19 +267,6 @@ impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         let db = &self.writer.db;
         let next: Option<i64> = db.query_row("SELECT max(seq) FROM jobs", [], |row| row.get(0))?;
-        let mut jobs = Vec::new();
-        let sql = format!("SELECT {JOB_COLUMNS} FROM jobs INDEXED BY jobs_live WHERE state < 5 ORDER BY seq");
-        let mut statement = db.prepare(&sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            jobs.push(stored_job(row)?);
-        }
-        drop(rows);
-        drop(statement);
-        for job in jobs.iter_mut().filter(|job| job.head.rest.work.is_some()) {
-            job.units = self.writer.units(job.row.seq, 0, usize::MAX, true)?;
-        }
-        let db = &self.writer.db;
         let mut statement =
             db.prepare("SELECT id, simple, language, silent, drain, paused, last_seen_at, standing FROM workers")?;
         let workers = statement.query_map([], |row| {
@@ -310,7 +300,23 @@ impl Store for SqliteStore {
         }
         let secret: Vec<u8> = db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0))?;
         let next_seq = u64::try_from(next.unwrap_or(0)).unwrap_or(0) + 1;
-        Ok(Loaded { next_seq, workers: known, jobs, secret, ended })
+        Ok(Loaded { next_seq, workers: known, secret, ended })
+    }
+
+    fn live_jobs(&mut self, after: u64, limit: usize) -> Result<Vec<StoredJob>, StoreError> {
+        let mut jobs = Vec::new();
+        let live = "FROM jobs INDEXED BY jobs_live WHERE state < 5 AND seq > ? ORDER BY seq LIMIT ?";
+        let mut statement = self.writer.db.prepare_cached(&format!("SELECT {JOB_COLUMNS} {live}"))?;
+        let mut rows = statement.query(params![int(after), int(limit as u64)])?;
+        while let Some(row) = rows.next()? {
+            jobs.push(stored_job(row)?);
+        }
+        drop(rows);
+        drop(statement);
+        for job in jobs.iter_mut().filter(|job| job.head.rest.work.is_some()) {
+            job.units = self.writer.units(job.row.seq, 0, usize::MAX, true)?;
+        }
+        Ok(jobs)
     }
 
     fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {

@@ -80,8 +80,12 @@ fn what_was_committed_comes_back_as_it_was() {
 
         let loaded = store.load().unwrap();
         assert_eq!(loaded.next_seq, 4);
-        assert_eq!(loaded.jobs.len(), 3);
-        let again = Core::restore(Limits::default(), NOW, loaded.next_seq, loaded.workers, loaded.jobs);
+        let again = store.rebuild(Limits::default(), NOW, loaded).unwrap();
+        assert_eq!(again.live_jobs(), 3);
+        let pages: Vec<u64> = [store.live_jobs(0, 2), store.live_jobs(2, 2), store.live_jobs(3, 2)]
+            .map(|page| page.unwrap().iter().map(|job| job.row.seq).collect::<Vec<_>>())
+            .concat();
+        assert_eq!(pages, [1, 2, 3], "page by page");
         for id in [small, large, search] {
             assert_eq!(format!("{:?}", core.job_view(id)), format!("{:?}", again.job_view(id)));
         }
@@ -100,7 +104,7 @@ fn an_ended_job_is_not_loaded_and_is_deleted_in_time() {
         store.commit(&core.take_changes(), &[]).unwrap();
         core.handle(at(10), Input::Cancel(id)).unwrap();
         store.commit(&core.take_changes(), &[]).unwrap();
-        assert_eq!(store.load().unwrap().jobs.len(), 0);
+        assert_eq!(store.live_jobs(0, 10).unwrap().len(), 0);
         assert_eq!(store.own_reader().job(id).unwrap().unwrap().row.state, JobState::Cancelled);
 
         let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
@@ -137,7 +141,7 @@ fn what_is_old_is_deleted_whatever_stands_before_it() {
         assert!(store.own_reader().job(old).unwrap().is_none());
         assert!(store.own_reader().units(1_201, 0, 10, false).unwrap().is_empty());
         assert!(slices > 1, "a job of very many units takes several");
-        assert_eq!(store.load().unwrap().jobs.len(), 1_200);
+        assert_eq!(store.live_jobs(0, 10_000).unwrap().len(), 1_200);
     });
 }
 
@@ -177,6 +181,11 @@ fn workers_that_fell_silent_are_forgotten_and_others_are_not() {
         store.prune(NOW.after_ms(8 * 86_400_000), retention).unwrap();
         let known: Vec<String> = store.load().unwrap().workers.iter().map(|row| row.id.to_string()).collect();
         assert_eq!(known, ["drained", "there"]);
+        let forgotten = vec!["drained".parse().unwrap(), "there".parse().unwrap(), "never".parse().unwrap()];
+        let workers = vec![worker("there", false, false)];
+        store.commit(&Changes { forgotten, workers, ..Changes::default() }, &[]).unwrap();
+        let known: Vec<String> = store.load().unwrap().workers.iter().map(|row| row.id.to_string()).collect();
+        assert_eq!(known, ["there"], "one that came again is known");
     });
 }
 

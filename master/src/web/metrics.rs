@@ -54,6 +54,7 @@ fn describe() {
     describe_counter!("flota_cache_total", "Jobs that may use an earlier result, by whether there was one");
     describe_gauge!("flota_cache_bytes", Unit::Bytes, "Results that are kept for jobs that ask the same");
     describe_histogram!("flota_store_commit_seconds", Unit::Seconds, "How long a commit of the store takes");
+    describe_counter!("flota_workers_refused_total", "Registrations turned away as too many workers are known");
     describe_counter!("flota_mqtt_publishes_total", "Messages to the broker, by outcome");
     describe_gauge!("flota_socket_clients", "Connected Socket.IO clients");
     describe_gauge!("flota_build_info", "1, with the version of the program");

@@ -1,9 +1,10 @@
 //! What the core refuses so that it stays bounded.
 
 use bytes::Bytes;
-use flota_master::core::{Effect, Input, Limits};
-use flota_master::handle::{Refused, Report, UnitResult};
+use flota_master::core::{Effect, Input, Limits, Moment};
+use flota_master::handle::{Hello, Refused, Report, StreamId, UnitResult};
 use flota_master::submit::{NewJob, Work};
+use flota_proto::mqtt::Register;
 use flota_proto::rest::JobState;
 use flota_proto::{Algorithm, HexBytes, Kind};
 
@@ -91,4 +92,58 @@ fn a_search_that_finds_too_much_ends_with_what_it_found() {
     let view = fleet.core.job_view(id).unwrap();
     assert_eq!((view.state, view.error.unwrap().code.as_str()), (JobState::Failed, "result_too_large"));
     assert!(view.result.is_some(), "what was computed stays");
+}
+
+fn simple(id: &str) -> Register {
+    Register { protocol: None, ..register(id) }
+}
+
+fn come(fleet: &mut Fleet, register: Register) -> Result<Vec<Effect>, Refused> {
+    fleet.handle(Input::Register(Box::new(register)))
+}
+
+#[test]
+fn beyond_the_bound_a_worker_is_turned_away_until_another_is_gone() {
+    let mut fleet = Fleet::with(Limits { workers_max: 3, ..Limits::default() });
+    let (stream, _) = fleet.worker("w1");
+    for id in ["s1", "s2"] {
+        come(&mut fleet, simple(id)).unwrap();
+    }
+    assert!(matches!(come(&mut fleet, simple("s3")), Err(Refused::Busy { .. })));
+    let hello = |id: &str| Hello {
+        worker: id.parse().unwrap(),
+        boot_id: "1".into(),
+        running: Vec::new(),
+        finished: Vec::new(),
+    };
+    assert!(matches!(fleet.handle(Input::Open(hello("w2"), StreamId(9))), Err(Refused::Busy { .. })));
+    come(&mut fleet, simple("s1")).expect("one that is known may come again");
+
+    fleet.handle(Input::Close(stream)).unwrap();
+    fleet.after(1_000);
+    fleet.handle(Input::Open(hello("w2"), StreamId(9))).unwrap();
+    let known = |fleet: &Fleet| -> Vec<String> {
+        fleet.core.workers_view().iter().map(|worker| worker.worker_id.to_string()).collect()
+    };
+    assert_eq!(known(&fleet), ["s1", "s2", "w2"], "the one that was gone made room");
+    fleet.core.audit().unwrap();
+}
+
+#[test]
+fn a_simple_worker_that_has_said_nothing_for_long_makes_room_and_is_forgotten_on_disk_too() {
+    let mut fleet = Fleet::with(Limits { workers_max: 2, ..Limits::default() });
+    let mut come = |fleet: &mut Fleet, id: &str| {
+        let came = fleet.core.handle(Moment { now: fleet.now, entropy: 0 }, Input::Register(Box::new(simple(id))));
+        came.map(|_| fleet.core.take_changes())
+    };
+    come(&mut fleet, "s1").unwrap();
+    fleet.after(1_000);
+    come(&mut fleet, "s2").unwrap();
+    fleet.after(59 * 60_000);
+    assert!(come(&mut fleet, "s3").is_err(), "silence is not death");
+    fleet.after(60_000);
+    let changes = come(&mut fleet, "s3").unwrap();
+    assert_eq!(changes.forgotten, ["s1".parse().unwrap()]);
+    assert_eq!(changes.workers.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["s3"]);
+    fleet.core.audit().unwrap();
 }

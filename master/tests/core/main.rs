@@ -4,6 +4,7 @@
 mod ai;
 mod algorithms;
 mod bounds;
+mod clock;
 #[allow(dead_code)]
 #[path = "../simulation/disk.rs"]
 mod disk;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use flota_master::core::{Core, Effect, Input, Limits, Moment};
-use flota_master::handle::{Hello, Report, StreamId};
+use flota_master::core::{Core, Effect, Input, Limits, Moment, What};
+use flota_master::handle::{Hello, Report, StreamId, UnitText};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::Register;
 use flota_proto::rest::JobState;
@@ -91,11 +91,34 @@ fn a_number_of_an_event_that_was_told_is_never_told_again_however_often_masters_
         master.restart();
         master.handle(Input::Register(Box::new(worker())));
         told.extend(events(&master.handle(Input::Open(hello(vec![(unit, 1)]), StreamId(stream)))));
-        let deltas = vec![(unit, 1, "text".into())];
+        let deltas = vec![UnitText { unit, attempt: 1, seq: stream, again: false, text: "text".into() }];
         let report = Report { accepted: vec![(unit, 1, true)], deltas, ..Report::default() };
         told.extend(events(&master.handle(Input::Report(StreamId(stream), Box::new(report)))));
     }
     assert!(told.len() > 6 && told.is_sorted_by(|a, b| a < b), "{told:?}");
+}
+
+#[test]
+fn text_that_an_earlier_master_may_have_told_is_not_told_again() {
+    let mut master = Master::new();
+    master.handle(Input::Register(Box::new(register("w1"))));
+    master.handle(Input::Open(hello(Vec::new()), StreamId(1)));
+    let job = echo();
+    let unit = UnitId { job: job.id, index: 0 };
+    master.submit(job);
+    master.restart();
+    master.handle(Input::Open(hello(vec![(unit, 1)]), StreamId(2)));
+    let text = |(seq, again): (u64, bool)| UnitText { unit, attempt: 1, seq, again, text: seq.to_string() };
+    let deltas = [(0, true), (1, true), (2, false), (1, true), (2, true), (3, true)].map(text).into();
+    let told = master.handle(Input::Report(StreamId(2), Box::new(Report { deltas, ..Report::default() })));
+    let text = |effect: &Effect| match effect {
+        Effect::Event { event, .. } => match &event.what {
+            What::Delta { text } => Some(text.clone()),
+            What::State { .. } | What::Progress { .. } => None,
+        },
+        _ => None,
+    };
+    assert_eq!(told.iter().filter_map(text).collect::<String>(), "23");
 }
 
 fn hello(running: Vec<(UnitId, u64)>) -> Hello {

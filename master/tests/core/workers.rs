@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flota_master::core::{Asked, Input, Moment};
-use flota_master::handle::{Hello, Report, StreamId};
+use flota_master::handle::{Hello, Report, StreamId, UnitText};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::Register;
 use flota_proto::rest::AttemptOutcome;
@@ -154,11 +154,27 @@ fn text_for_late_watchers_is_bounded() {
     let mut fleet = Fleet::new();
     let (stream, _) = fleet.worker("w1");
     let first = task(&fleet.submit(echo()));
-    for _ in 0..20 {
-        let deltas = vec![(first.unit, 1, "x".repeat(500_000))];
+    for seq in 0..20 {
+        let text = "x".repeat(500_000);
+        let deltas = vec![UnitText { unit: first.unit, attempt: 1, seq, again: false, text }];
         fleet.report(stream, Report { deltas, ..Report::default() });
     }
     let events = fleet.core.events(first.unit.job, None).unwrap();
     let bytes: usize = events.iter().map(|event| event.data.to_string().len()).sum();
     assert!((500_000..5_000_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn text_that_is_sent_again_is_told_once_and_what_was_lost_is_told() {
+    let mut fleet = Fleet::new();
+    let (stream, _) = fleet.worker("w1");
+    let task = task(&fleet.submit(echo()));
+    // 2 is lost with its stream; on the next one all comes again.
+    for (seq, again) in [(0, false), (1, false), (0, true), (1, true), (2, true), (3, false), (2, true)] {
+        let deltas = vec![UnitText { unit: task.unit, attempt: 1, seq, again, text: seq.to_string() }];
+        fleet.report(stream, Report { deltas, ..Report::default() });
+    }
+    let events = fleet.core.events(task.unit.job, None).unwrap();
+    let told: String = events.iter().filter_map(|event| event.data["text"].as_str()).collect();
+    assert_eq!(told, "0123");
 }

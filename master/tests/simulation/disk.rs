@@ -35,6 +35,9 @@ impl Disk {
         for row in changes.units {
             self.units.insert((row.seq, row.index), row);
         }
+        for id in changes.forgotten {
+            self.workers.remove(&id);
+        }
         for row in changes.workers {
             self.workers.insert(row.id.clone(), row);
         }

@@ -89,6 +89,7 @@ impl Open {
         while !enough(&all) {
             let next = self.next().await;
             all.accepted.extend(next.accepted);
+            all.deltas.extend(next.deltas);
             all.results.extend(next.results);
             all.failures.extend(next.failures);
             all.returned.extend(next.returned);
@@ -103,7 +104,7 @@ impl Open {
 
     async fn welcome(&mut self, epoch: u64, desired: v1::Desired) -> v1::Hello {
         let hello = self.next().await.hello.expect("hello comes first");
-        let welcome = v1::Welcome { epoch, protocol: PROTOCOL, desired: Some(desired) };
+        let welcome = v1::Welcome { epoch, protocol: PROTOCOL, desired: Some(desired), ..Default::default() };
         self.say(v1::MasterMessage { welcome: Some(welcome), ..Default::default() }).await;
         hello
     }
@@ -129,6 +130,7 @@ impl Executor for Answering {
 
     async fn execute(&self, unit: Unit, context: Context) -> Result<Output, Failure> {
         let Payload::Chat(chat) = &unit.payload else {
+            context.observer.delta("so far");
             context.cancel.cancelled().await;
             return Err(Failure::cancelled());
         };
@@ -282,6 +284,21 @@ async fn what_runs_is_listed_after_a_break_and_stops_when_cancelled() {
     assert!(within(bench.runner.wait_until(Duration::from_secs(10), |table| table.executing() == 0)).await);
     let (running, finished) = bench.runner.holdings();
     assert!(running.is_empty() && finished.is_empty(), "what was cancelled reports nothing");
+}
+
+#[tokio::test]
+async fn text_that_may_be_lost_with_its_stream_comes_again_on_the_next() {
+    let mut bench = bench(None).await;
+    let (mut open, _) = bench.welcomed().await;
+    bench.runner.offer(vec![endless()]);
+    let first = open.gather(|all| !all.deltas.is_empty()).await.deltas;
+    assert_eq!((first[0].seq, first[0].text.as_str(), first[0].again), (0, "so far", false));
+    open.to.send(Err(Status::unavailable("gone"))).await.unwrap();
+    drop(open);
+
+    let (mut open, _) = bench.welcomed().await;
+    let second = open.gather(|all| !all.deltas.is_empty()).await.deltas;
+    assert_eq!(second, [v1::Delta { again: true, ..first[0].clone() }]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::calls::Calls;
 use crate::executor::{Executor, Failure, Unit};
 use crate::log::Log;
 use crate::spool::{Durability, Spool};
-use crate::table::{Arrival, Key, Mode, Report, Start, Table, Take, Work};
+use crate::table::{Arrival, Key, Mode, OUTPUT_IN_MESSAGE_BYTES_MAX, Report, Start, Table, Take, Work};
 
 /// Takes in, executes and reports.
 pub(crate) struct Runner {
@@ -39,7 +40,12 @@ pub(crate) struct Runner {
     executions: TaskTracker,
     /// Why RandomX waits of this worker's own accord.
     held_back: Mutex<Option<String>>,
+    /// The largest output that the master takes.
+    output_bytes_max: AtomicUsize,
 }
+
+/// Where no master has said how much it takes: as much as it takes without being told otherwise.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Runner {
     pub(crate) fn new(
@@ -63,6 +69,7 @@ impl Runner {
             runtime: Handle::current(),
             executions: TaskTracker::new(),
             held_back: Mutex::default(),
+            output_bytes_max: AtomicUsize::new(OUTPUT_BYTES_MAX),
         })
     }
 
@@ -114,12 +121,23 @@ impl Runner {
             Ok(payload) => {
                 let unit = attempt::unit(&task, payload, None);
                 match immediate(executor.as_ref(), &unit) {
-                    Some(outcome) => Arrival::Done(attempt::report(key, outcome, Duration::ZERO)),
+                    Some(outcome) => Arrival::Done(self.report(key, outcome, Duration::ZERO)),
                     None => Arrival::Work(Work { task, payload: Some(unit.payload) }),
                 }
             }
             Err(failure) => Arrival::Done(attempt::failed(key, failure)),
         }
+    }
+
+    /// How much a master takes of one output, by its own word.
+    pub(crate) fn bound_outputs(&self, bytes_max: u64) {
+        // A master that does not say knows no parts.
+        let bytes_max = if bytes_max == 0 { OUTPUT_IN_MESSAGE_BYTES_MAX as u64 } else { bytes_max };
+        self.output_bytes_max.store(usize::try_from(bytes_max).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    fn report(&self, key: Key, outcome: Result<crate::executor::Output, Failure>, took: Duration) -> Report {
+        attempt::report(key, outcome, took, self.output_bytes_max.load(Ordering::Relaxed))
     }
 
     /// Changes the table, starts what may start, and tells whoever waits for it.
@@ -158,7 +176,7 @@ impl Runner {
         let ended = AssertUnwindSafe(self.execute(start)).catch_unwind().await.unwrap_or_else(|_| panicked());
         let report = match ended {
             Ended::Cancelled => None,
-            Ended::Outcome(outcome) => Some(attempt::report(key, outcome, begun.elapsed())),
+            Ended::Outcome(outcome) => Some(self.report(key, outcome, begun.elapsed())),
         };
         self.say_ended(key.0, kind, report.as_ref(), begun.elapsed());
         let spooled = self.keep(key, class, report.as_ref()).await;

@@ -58,6 +58,7 @@ impl Bench {
             let next = self.runner.next_message(1).await.unwrap();
             all.accepted.extend(next.accepted);
             all.deltas.extend(next.deltas);
+            all.result_parts.extend(next.result_parts);
             all.results.extend(next.results);
             all.failures.extend(next.failures);
         }
@@ -220,14 +221,22 @@ async fn an_answer_of_an_ai_is_on_disk_before_it_is_sent_and_until_it_is_acknowl
 
 #[tokio::test]
 async fn a_result_too_large_to_be_reported_is_a_failure_that_says_so() {
-    let json = bytes::Bytes::from(vec![b'0'; flota_proto::GRPC_MESSAGE_BYTES_MAX]);
+    const MOST: usize = 3 * flota_proto::GRPC_MESSAGE_BYTES_MAX;
+    let sizes = Arc::new(std::sync::Mutex::new(vec![MOST + 1, MOST]));
     let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), move |_, _| {
-        let json = json.clone();
+        let json = bytes::Bytes::from(vec![b'0'; sizes.lock().unwrap().pop().unwrap_or(0)]);
         async move { Ok(Output { json, hashes: 0 }) }
     }));
+    bench.runner.bound_outputs(MOST as u64);
+    bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
+    let whole = bench.until_report().await;
+    let parts: usize = whole.result_parts.iter().map(|part| part.output.len()).sum();
+    assert_eq!(whole.results.len(), 1, "as large as it may be: {:?}", whole.failures);
+    assert_eq!((parts + whole.results[0].output.len(), whole.results[0].output_from), (MOST, parts as u64));
     bench.runner.offer(vec![task(Kind::Hash(Algorithm::Randomx), HASH)]);
     let failure = bench.failure().await;
     assert_eq!((failure.code.as_str(), failure.retryable), ("result_too_large", false));
+    assert!(failure.message.contains("FLOTA_RESULT_MAX"), "{failure:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use flota_proto::mqtt::{Task, WorkerState};
 use flota_proto::{Class, UnitId, v1};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use outbox::{RESULT_BYTES_MAX, Take};
+pub(crate) use outbox::{OUTPUT_IN_MESSAGE_BYTES_MAX, Take};
 
 use outbox::{Live, Outbox};
 use over::Over;
@@ -381,27 +381,29 @@ impl Table {
         }
     }
 
-    /// The attempts whose leases go on: those that wait, and those that gave a sign of life.
+    /// The attempts whose leases go on: those that wait, those that gave a sign of life, and those whose reports have not gone out
+    /// because there is much before them.
     pub(crate) fn alive(&self, now: Instant) -> Vec<v1::Attempt> {
-        self.attempts(|held| match &held.phase {
+        let unsent = self.unsent();
+        self.attempts(|unit, held| match &held.phase {
             Phase::Waiting(_) => true,
             Phase::Running(running) => running.sign.age(now) <= ALIVE_WITHIN,
-            Phase::Finished(_) => false,
+            Phase::Finished(_) => unsent.contains(unit),
         })
     }
 
     /// The attempts that are not finished, for `Hello`.
     pub(crate) fn unfinished(&self) -> Vec<v1::Attempt> {
-        self.attempts(|held| !matches!(held.phase, Phase::Finished(_)))
+        self.attempts(|_, held| !matches!(held.phase, Phase::Finished(_)))
     }
 
     /// The attempts whose reports are not acknowledged, for `Hello`.
     pub(crate) fn finished(&self) -> Vec<v1::Attempt> {
-        self.attempts(|held| matches!(held.phase, Phase::Finished(_)))
+        self.attempts(|_, held| matches!(held.phase, Phase::Finished(_)))
     }
 
-    fn attempts(&self, which: impl Fn(&Held) -> bool) -> Vec<v1::Attempt> {
-        let wanted = self.held.iter().filter(|(_, held)| which(held));
+    fn attempts(&self, which: impl Fn(&UnitId, &Held) -> bool) -> Vec<v1::Attempt> {
+        let wanted = self.held.iter().filter(|(unit, held)| which(unit, held));
         wanted.take(LISTED_MAX).map(|(unit, held)| v1::Attempt::of(*unit, held.attempt)).collect()
     }
 

@@ -1,7 +1,7 @@
 //! What of the table is due on the stream, and how it is put into messages: everything that is due goes into the next
 //! message, so batches form by themselves while one is on its way, and nothing waits for a timer when idle.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use flota_proto::kinds::Found;
@@ -16,8 +16,12 @@ const DELTA_INTERVAL: Duration = Duration::from_millis(33);
 const DELTA_BYTES_MAX: usize = 128 * 1024;
 /// Room for the framing of the parts.
 const MESSAGE_BYTES_MAX: usize = GRPC_MESSAGE_BYTES_MAX - 16 * 1024;
-/// A larger report fits into no message.
-pub(crate) const RESULT_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
+/// A larger output fits into no message: it goes in parts.
+pub(crate) const OUTPUT_IN_MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
+/// Other things find room beside a part.
+const PART_BYTES: usize = 512 * 1024;
+/// Text of a running attempt that is sent again on a new stream; what is longer has arrived, as far as anyone can tell.
+const SENT_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// An id, a number and their tags.
 const ATTEMPT_BYTES: usize = 64;
 /// Winning nonces told before the result.
@@ -36,6 +40,11 @@ pub(super) struct Live {
     text: String,
     text_from: Instant,
     seq: u64,
+    /// The last text that was sent: whether it arrived is not known.
+    sent: VecDeque<v1::Delta>,
+    sent_bytes: usize,
+    /// How much of it is due again, from the back.
+    again: usize,
 }
 
 impl Live {
@@ -48,10 +57,42 @@ impl Live {
             text: String::new(),
             text_from: now,
             seq: 0,
+            sent: VecDeque::new(),
+            sent_bytes: 0,
+            again: 0,
         }
     }
 
-    fn take_delta(&mut self, (unit, attempt): Key) -> Option<v1::Delta> {
+    /// On a new stream the last text is due again; who has it leaves it out.
+    fn send_again(&mut self) {
+        self.again = self.sent.len();
+    }
+
+    /// The size of the next piece of text.
+    fn delta_bytes(&self) -> usize {
+        let again = self.sent.len().checked_sub(self.again).and_then(|at| self.sent.get(at));
+        again.map_or(self.text.len().min(DELTA_BYTES_MAX), |delta| delta.text.len())
+    }
+
+    fn take_delta(&mut self, key: Key) -> Option<v1::Delta> {
+        if self.again > 0
+            && let Some(delta) = self.sent.get(self.sent.len() - self.again)
+        {
+            self.again -= 1;
+            return Some(v1::Delta { again: true, ..delta.clone() });
+        }
+        let delta = self.take_new(key)?;
+        self.sent_bytes += delta.text.len();
+        self.sent.push_back(delta.clone());
+        while self.sent_bytes > SENT_TEXT_BYTES_MAX
+            && let Some(oldest) = self.sent.pop_front()
+        {
+            self.sent_bytes -= oldest.text.len();
+        }
+        Some(delta)
+    }
+
+    fn take_new(&mut self, (unit, attempt): Key) -> Option<v1::Delta> {
         if self.text.is_empty() {
             return None;
         }
@@ -59,13 +100,13 @@ impl Live {
         let text = std::mem::replace(&mut self.text, rest);
         let seq = self.seq;
         self.seq += 1;
-        Some(v1::Delta { unit_id: unit.to_string(), attempt, seq, text })
+        Some(v1::Delta { unit_id: unit.to_string(), attempt, seq, text, again: false })
     }
 
     /// When the next part is due.
     fn due(&self) -> Option<Instant> {
         let progress = self.progress.is_some().then_some(self.progress_from);
-        let text = (!self.text.is_empty()).then_some(self.text_from);
+        let text = (self.again > 0 || !self.text.is_empty()).then_some(self.text_from);
         progress.into_iter().chain(text).min()
     }
 }
@@ -86,6 +127,8 @@ pub(super) struct Outbox {
     /// The last text of attempts that have ended.
     deltas: VecDeque<v1::Delta>,
     pub(super) reports: VecDeque<UnitId>,
+    /// How much of a large result has been sent as parts.
+    sent: Option<(Key, usize)>,
 }
 
 impl Outbox {
@@ -126,11 +169,19 @@ impl Table {
     pub(crate) fn open(&mut self, stream: u64) {
         self.out.stream = Some(stream);
         self.out.reports.clear();
+        self.out.sent = None;
         let units: Vec<UnitId> = self.held.keys().copied().collect();
         for unit in units {
-            match self.held.get(&unit).map(|held| &held.phase) {
+            match self.held.get_mut(&unit).map(|held| &mut held.phase) {
                 Some(Phase::Finished(_)) => self.out.reports.push_back(unit),
-                Some(Phase::Waiting(_) | Phase::Running(_)) => self.accept(unit),
+                Some(Phase::Running(running)) => {
+                    running.live.send_again();
+                    if !std::mem::replace(&mut running.live.listed, true) {
+                        self.out.live.push(unit);
+                    }
+                    self.accept(unit);
+                }
+                Some(Phase::Waiting(_)) => self.accept(unit),
                 None => {}
             }
         }
@@ -249,12 +300,14 @@ impl Table {
             let Some(Held { attempt, phase: Phase::Running(running), .. }) = self.held.get_mut(&unit) else { continue };
             let (key, live) = ((unit, *attempt), &mut running.live);
             take_progress(live, key, message, room, now);
-            if live.text_from <= now
-                && reserve(room, live.text.len().min(DELTA_BYTES_MAX) + ATTEMPT_BYTES)
+            while (live.again > 0 || live.text_from <= now)
+                && reserve(room, live.delta_bytes() + ATTEMPT_BYTES)
                 && let Some(delta) = live.take_delta(key)
             {
+                if !delta.again {
+                    live.text_from = now + DELTA_INTERVAL;
+                }
                 message.deltas.push(delta);
-                live.text_from = now + DELTA_INTERVAL;
             }
             live.listed = false;
             if let Some(due) = live.due() {
@@ -264,6 +317,12 @@ impl Table {
             }
         }
         next
+    }
+
+    /// Units whose reports are still to be sent on the stream that is open.
+    pub(super) fn unsent(&self) -> BTreeSet<UnitId> {
+        let open = self.out.stream.is_some();
+        self.out.reports.iter().filter(|_| open).copied().collect()
     }
 
     fn take_deltas(&mut self, message: &mut v1::WorkerMessage, room: &mut usize) {
@@ -276,13 +335,17 @@ impl Table {
 
     fn take_reports(&mut self, message: &mut v1::WorkerMessage, room: &mut usize) {
         while let Some(unit) = self.out.reports.front() {
-            if let Some(Held { phase: Phase::Finished(finished), .. }) = self.held.get(unit) {
-                if !reserve(room, finished.report.size()) {
-                    return;
-                }
-                match finished.report.clone() {
-                    Report::Result(result) => message.results.push(result),
-                    Report::Failure(failure) => message.failures.push(failure),
+            if let Some(Held { attempt, phase: Phase::Finished(finished), .. }) = self.held.get(unit) {
+                let key = (*unit, *attempt);
+                match &finished.report {
+                    Report::Result(result) if result.output.len() > OUTPUT_IN_MESSAGE_BYTES_MAX => {
+                        if !take_part(&mut self.out.sent, key, result, message, room) {
+                            return;
+                        }
+                    }
+                    report if !reserve(room, report.size()) => return,
+                    Report::Result(result) => message.results.push(result.clone()),
+                    Report::Failure(failure) => message.failures.push(failure.clone()),
                 }
             }
             self.out.reports.pop_front();
@@ -331,6 +394,34 @@ fn take_progress(
         message.progress.push(v1::Progress { unit_id: unit.to_string(), attempt, fraction, note, checkpoint });
         live.progress_from = now + PROGRESS_INTERVAL;
     }
+}
+
+/// The next part of a large result. Says whether that was the last one.
+fn take_part(
+    sent: &mut Option<(Key, usize)>,
+    key: Key,
+    result: &v1::Result,
+    message: &mut v1::WorkerMessage,
+    room: &mut usize,
+) -> bool {
+    let from = sent.filter(|(of, _)| *of == key).map_or(0, |(_, from)| from);
+    let rest = result.output.slice(from.min(result.output.len())..);
+    // One part, or one end of parts, a message: so their order is never in doubt.
+    let part = rest.len().min(PART_BYTES);
+    let alone = message.result_parts.is_empty() && message.results.iter().all(|result| result.output_from == 0);
+    if !(alone && reserve(room, part + ATTEMPT_BYTES)) {
+        return false;
+    }
+    let output_from = from as u64;
+    if part < rest.len() {
+        let (unit_id, attempt, output) = (result.unit_id.clone(), result.attempt, rest.slice(..part));
+        message.result_parts.push(v1::ResultPart { unit_id, attempt, output_from, output });
+        *sent = Some((key, from + part));
+        return false;
+    }
+    message.results.push(v1::Result { output: rest, output_from, ..result.clone() });
+    *sent = None;
+    true
 }
 
 /// Takes `bytes` off the room that is left, if they fit.

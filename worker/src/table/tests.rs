@@ -32,7 +32,7 @@ fn work(key: Key, kind: Kind) -> Arrival {
 
 fn result((unit, attempt): Key) -> Report {
     let output = bytes::Bytes::from_static(b"{}");
-    Report::Result(v1::Result { unit_id: unit.to_string(), attempt, output, elapsed_ms: 1, hashes: 0 })
+    Report::Result(v1::Result { unit_id: unit.to_string(), attempt, output, elapsed_ms: 1, ..v1::Result::default() })
 }
 
 /// Offers `key` as RandomX work and starts it.
@@ -306,6 +306,80 @@ fn no_message_is_larger_than_it_may_be_and_nothing_is_left_behind() {
     }
     assert_eq!((results, text), (41, "ä".repeat(400_000)));
     assert!((5..=8).contains(&messages), "{messages}");
+}
+
+#[test]
+fn a_result_too_large_for_a_message_goes_in_parts_and_anew_on_a_new_stream() {
+    use prost::Message;
+
+    let (mut table, now) = (table(), now());
+    table.open(1);
+    let output: bytes::Bytes = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let keys = [(unit(), 1), (unit(), 1)];
+    for key in keys {
+        let report =
+            v1::Result { unit_id: key.0.to_string(), attempt: 1, output: output.clone(), ..v1::Result::default() };
+        table.offer(key, Class::Echo, Arrival::Done(Report::Result(report)));
+    }
+    let small = (unit(), 1);
+    table.offer(small, Class::Echo, Arrival::Done(result(small)));
+    assert!(!message(&mut table, now).result_parts.is_empty());
+    let beat: Vec<_> = table.alive(now);
+    assert_eq!(beat.len(), 3, "their leases go on although their reports wait");
+
+    table.close(1);
+    assert!(table.alive(now).is_empty());
+    table.open(2);
+    let (mut outputs, mut begun) = (Vec::new(), (String::new(), Vec::new()));
+    while let Take::Message(message) = table.take(2, now) {
+        assert!(message.encoded_len() <= flota_proto::GRPC_MESSAGE_BYTES_MAX);
+        assert!(message.result_parts.len() <= 1);
+        for part in message.result_parts {
+            assert_eq!(part.output_from, if part.unit_id == begun.0 { begun.1.len() as u64 } else { 0 });
+            if part.output_from == 0 {
+                begun = (part.unit_id, Vec::new());
+            }
+            begun.1.extend_from_slice(&part.output);
+        }
+        for result in message.results {
+            assert_eq!(result.output_from, if result.unit_id == begun.0 { begun.1.len() as u64 } else { 0 });
+            let before = if result.output_from > 0 { std::mem::take(&mut begun.1) } else { Vec::new() };
+            outputs.push([&before[..], &result.output[..]].concat());
+        }
+    }
+    outputs.sort_by_key(Vec::len);
+    assert_eq!(outputs, [&b"{}"[..], &output[..], &output[..]]);
+    assert!(table.alive(now).is_empty(), "what was sent and is not acknowledged is no heartbeat's");
+}
+
+#[test]
+fn the_last_text_goes_out_again_on_a_new_stream_and_is_marked() {
+    let (mut table, now, key) = (table(), now(), (unit(), 1));
+    let at = |ms| now + Duration::from_millis(ms);
+    table.open(1);
+    run(&mut table, key, now);
+    for (ms, text) in [(0, "a"), (40, "b"), (80, "c")] {
+        table.delta(key, text);
+        assert_eq!(message(&mut table, at(ms)).deltas.len(), 1);
+    }
+    table.close(1);
+    table.delta(key, "d");
+    table.open(2);
+    let Take::Message(message) = table.take(2, at(120)) else { panic!("text is due") };
+    let sent: Vec<_> = message.deltas.iter().map(|delta| (delta.seq, delta.text.as_str(), delta.again)).collect();
+    assert_eq!(sent, [(0, "a", true), (1, "b", true), (2, "c", true), (3, "d", false)]);
+
+    table.close(2);
+    for n in 1..=3 {
+        table.delta(key, &"x".repeat(50_000));
+        table.open(3);
+        while let Take::Message(_) = table.take(3, at(n * 1_000)) {}
+    }
+    table.open(4);
+    table.end(key, Class::Randomx, Some(result(key)), false);
+    let Take::Message(message) = table.take(4, at(20_000)) else { panic!("text is due") };
+    let sent: Vec<_> = message.deltas.iter().map(|delta| (delta.text.len(), delta.again)).collect();
+    assert_eq!((sent, message.results.len()), (vec![(50_000, true)], 1), "what is kept of it is bounded");
 }
 
 #[test]

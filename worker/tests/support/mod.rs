@@ -209,7 +209,8 @@ impl WorkerCallback for Stand {
     ) -> Result<Response<Self::ReportStream>, Status> {
         let (to, answers) = mpsc::channel(16);
         let (reports, state) = (self.reports.clone(), self.state.clone());
-        let welcome = v1::Welcome { epoch: state.lock().unwrap().epoch, protocol: PROTOCOL, desired: None };
+        let epoch = state.lock().unwrap().epoch;
+        let welcome = v1::Welcome { epoch, protocol: PROTOCOL, ..Default::default() };
         to.send(Ok(v1::MasterMessage { welcome: Some(welcome), ..Default::default() })).await.unwrap();
         tokio::spawn(async move {
             let mut messages = request.into_inner();
