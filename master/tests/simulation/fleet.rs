@@ -1,9 +1,10 @@
 //! What full workers do, and what goes wrong with them, the master and the broker.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use flota_master::core::{Assignment, Input, Verify};
-use flota_master::handle::{Heartbeat, Report, StreamId, UnitFailure, UnitResult, WorkerControl};
+use flota_master::handle::{Heartbeat, Report, StreamId, UnitFailure, UnitResult, UnitText, WorkerControl};
 use flota_proto::mqtt::{WorkerState, WorkerStatus};
 use flota_proto::rest::JobError;
 use flota_proto::{Kind, UnitId, WorkerId};
@@ -12,6 +13,10 @@ use rand::Rng;
 use crate::trouble::Trouble;
 use crate::worker::{Held, SimWorker};
 use crate::world::{Message, ToMaster, ToWorker, World};
+
+fn text(unit: UnitId, attempt: u64, seq: u64, again: bool) -> UnitText {
+    UnitText { unit, attempt, seq, again, text: seq.to_string() }
+}
 
 impl World {
     pub fn master_hears(&mut self, index: usize, boot: u64, stream: Option<StreamId>, what: ToMaster) {
@@ -47,6 +52,7 @@ impl World {
         } else if self.streams.contains_key(&stream) {
             let desired = self.core.desired(&worker);
             self.workers[index].resting = desired.drain || desired.paused;
+            self.text_again(index);
         }
     }
 
@@ -74,6 +80,26 @@ impl World {
     pub fn take_task(&mut self, assignment: Assignment) {
         let Some(index) = self.workers.iter().position(|worker| worker.id == assignment.worker) else { return };
         let key = (assignment.unit, assignment.attempt);
+        let mut hash = DefaultHasher::new();
+        key.hash(&mut hash);
+        let before = self.by_chance_of(hash.finish());
+        let held = self.work(index, &assignment);
+        self.rng = before;
+        let worker = &mut self.workers[index];
+        if worker.held.contains_key(&key) || worker.finished.contains_key(&key) {
+            return;
+        }
+        if worker.resting {
+            return self.report(index, Report { returned: vec![key], ..Report::default() });
+        }
+        worker.held.insert(key, held);
+        let started = assignment.unit.index.is_multiple_of(2);
+        let report = Report { accepted: vec![(key.0, key.1, started)], ..Report::default() };
+        self.report(index, report);
+    }
+
+    /// What an attempt will have been, which hangs on nothing but itself.
+    fn work(&mut self, index: usize, assignment: &Assignment) -> Held {
         let slow = if self.workers[index].slow { 30 } else { 1 };
         let work_ms = slow * self.rng.random_range(10..4000);
         let fails = self.trouble(Trouble::UnitsFail, 8);
@@ -82,25 +108,15 @@ impl World {
         let may_lie = self.faults && self.limits.verify != Verify::Off && index + 1 == self.workers.len();
         let lies = may_lie && self.chance(20);
         let finds = finds.or(assignment.part.filter(|_| lies).map(|(from, _)| from));
-        let worker = &mut self.workers[index];
-        if worker.held.contains_key(&key) || worker.finished.contains_key(&key) {
-            return;
-        }
-        if worker.resting {
-            return self.report(index, Report { returned: vec![key], ..Report::default() });
-        }
-        let held = Held {
+        Held {
             kind: assignment.kind,
             part: assignment.part,
             done_at: self.now.after_ms(work_ms),
             fails,
             finds,
             lies,
-        };
-        worker.held.insert(key, held);
-        let started = assignment.unit.index.is_multiple_of(2);
-        let report = Report { accepted: vec![(key.0, key.1, started)], ..Report::default() };
-        self.report(index, report);
+            texts: 0,
+        }
     }
 
     fn report(&mut self, index: usize, report: Report) {
@@ -150,13 +166,22 @@ impl World {
 
     fn tell_more(&mut self, index: usize) {
         let mut report = Report::default();
-        for ((unit, attempt), held) in &self.workers[index].held {
+        for ((unit, attempt), held) in &mut self.workers[index].held {
             if held.kind == Kind::AiChat {
-                report.deltas.push((*unit, *attempt, "text".into()));
+                report.deltas.push(text(*unit, *attempt, held.texts, false));
+                held.texts += 1;
             } else {
                 report.progress.push((*unit, *attempt, 0.5, "half".into()));
             }
         }
+        self.report(index, report);
+    }
+
+    /// On a new stream it sends its text again, as it does not know what arrived.
+    fn text_again(&mut self, index: usize) {
+        let held = self.workers[index].held.iter();
+        let deltas = held.flat_map(|((unit, attempt), held)| (0..held.texts).map(|n| text(*unit, *attempt, n, true)));
+        let report = Report { deltas: deltas.collect(), ..Report::default() };
         self.report(index, report);
     }
 
@@ -224,8 +249,9 @@ impl World {
                 self.restart();
             }
             22..24 if self.may(Trouble::TheClockJumps) => {
-                self.note("the clock jumps".into());
-                self.now = self.now.after_ms(20_000);
+                let by_ms = self.rng.random_range(1_000..600_000);
+                let by_ms = if self.chance(50) { by_ms } else { -by_ms };
+                self.set_clock(by_ms);
             }
             24..26 if self.may(Trouble::TheBrokerForgets) => {
                 self.note("the broker forgets everything".into());
@@ -296,6 +322,7 @@ impl World {
 
     pub fn stop_faults(&mut self) {
         self.faults = false;
+        self.set_clock(-self.clock_ms);
         for index in 0..self.workers.len() {
             self.workers[index].hung = false;
             self.workers[index].slow = false;

@@ -40,7 +40,7 @@ impl Watch {
 impl World {
     /// Applies an input; the batch may go on behind it.
     pub fn input(&mut self, input: Input) -> bool {
-        let at = Moment { now: self.now, entropy: self.rng.random() };
+        let at = Moment { now: self.clock(), entropy: self.rng.random() };
         let applied = self.core.apply(at, input, &mut self.effects).is_ok();
         if self.chance(60) {
             self.commit();
@@ -50,7 +50,7 @@ impl World {
 
     /// The end of a batch: assigned, stored, answered, released; each of which can go wrong.
     pub fn commit(&mut self) {
-        let at = Moment { now: self.now, entropy: self.rng.random() };
+        let at = Moment { now: self.clock(), entropy: self.rng.random() };
         self.core.settle(at, &mut self.effects);
         self.check_order();
         let (effects, answers) = (std::mem::take(&mut self.effects), std::mem::take(&mut self.answers));
@@ -136,11 +136,13 @@ impl World {
         for answer in std::mem::take(&mut self.answers) {
             self.refused(answer);
         }
+        let now = self.clock();
         self.core = match &mut self.real {
-            Some(real) => real.restore(self.limits, self.now, &self.disk.live()),
-            None => self.disk.restore(self.limits, self.now),
+            Some(real) => real.restore(self.limits, now, &self.disk.live()),
+            None => self.disk.restore(self.limits, now),
         };
         self.passed.clear();
+        self.texts.values_mut().for_each(|(_, here)| *here = false);
         for unit in self.disk.distrusted() {
             self.completed.remove(&unit);
         }
@@ -222,6 +224,9 @@ impl World {
         if let Some(watch) = self.watches.get_mut(&job) {
             watch.see(event.seq);
         }
+        if let What::Delta { text } = &event.what {
+            self.check_text(job, event.attempt, text);
+        }
         let What::State { state, .. } = event.what else { return };
         self.note(format!("{job} is {}", state.as_str()));
         if last {
@@ -229,6 +234,20 @@ impl World {
                 self.fail(&format!("job {job} ended twice"));
             }
             self.check_watch(job);
+        }
+    }
+
+    /// Text is told in order and once; a piece is missing only where a master died with it.
+    fn check_text(&mut self, job: JobId, attempt: u64, text: &str) {
+        let piece: u64 = text.parse().expect("a number");
+        let before = self.texts.insert((job, attempt), (piece, true));
+        let follows = match before {
+            Some((last, true)) => piece == last + 1,
+            Some((last, false)) => piece > last,
+            None => true,
+        };
+        if !follows {
+            self.fail(&format!("piece {piece} of the text of {job}, attempt {attempt}, was told after {before:?}"));
         }
     }
 

@@ -28,8 +28,9 @@ impl Real {
     pub fn restore(&mut self, limits: Limits, now: Timestamp, expected: &[StoredJob]) -> Core {
         self.store = open(&self.directory);
         let loaded = self.store.load().expect("a store that can be read");
-        assert_eq!(loaded.jobs, expected, "the store gives back other jobs than were committed");
-        Core::restore(limits, now, loaded.next_seq, loaded.workers, loaded.jobs)
+        let jobs = self.store.live_jobs(0, usize::MAX).expect("a store that can be read");
+        assert_eq!(jobs, expected, "the store gives back other jobs than were committed");
+        self.store.rebuild(limits, now, loaded).expect("a store that can be read")
     }
 }
 

@@ -76,7 +76,7 @@ impl World {
         if self.trouble(Trouble::MessagesAreLost, 10) {
             return;
         }
-        let held = Held { kind: Kind::AiChat, part: None, done_at, fails: false, finds: None, lies: false };
+        let held = Held { kind: Kind::AiChat, part: None, done_at, fails: false, finds: None, lies: false, texts: 0 };
         let broke = || JobError { code: "worker_error".into(), message: "it broke".into() };
         let answer = if self.trouble(Trouble::UnitsFail, 10) { Err(broke()) } else { Ok(output(unit, &held).into()) };
         let worker = self.simple[index].id.clone();

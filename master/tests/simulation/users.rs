@@ -108,7 +108,8 @@ impl World {
         let dependency =
             if self.chance(15) { self.some_job(false).filter(|id| self.core.known(*id).is_some()) } else { None };
         let delayed = self.chance(10);
-        let deadline = self.chance(10).then(|| self.now.after_ms(self.rng.random_range(1_000..60_000)));
+        let clock = self.clock();
+        let deadline = self.chance(10).then(|| clock.after_ms(self.rng.random_range(1_000..60_000)));
         let id = JobId(Uuid::from_u128(self.rng.random()));
         let policies = [OnDependencyFailure::Fail, OnDependencyFailure::Cancel, OnDependencyFailure::Continue];
         let policy = policies[self.rng.random_range(0..policies.len())];
@@ -127,7 +128,7 @@ impl World {
             max_attempts: self.rng.random_range(1..6),
             timeout: Duration::from_secs(self.rng.random_range(5..100)),
             deadline,
-            run_at: delayed.then(|| self.now.after_ms(5000)),
+            run_at: delayed.then(|| clock.after_ms(5000)),
             requires: Requires { cores: self.chance(10).then_some(1), ..Requires::default() },
             depends_on: dependency.into_iter().collect(),
             on_dependency_failure: policy,
@@ -158,6 +159,7 @@ impl World {
         };
         // Promised only once it is stored; a failed commit answers with an error.
         self.promised.insert(id, promise);
+        self.submitted.push(id);
         self.answers.push(Answer::Submitted(id));
         self.input(Input::Submit { job: Box::new(job), dependencies });
     }

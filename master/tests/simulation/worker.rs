@@ -21,6 +21,8 @@ pub struct Held {
     pub finds: Option<u64>,
     /// What it finds is invented.
     pub lies: bool,
+    /// Pieces of text that it has sent.
+    pub texts: u64,
 }
 
 pub struct SimWorker {

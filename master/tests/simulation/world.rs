@@ -64,9 +64,15 @@ pub enum ToWorker {
 pub struct World {
     pub seed: u64,
     pub rng: StdRng,
+    /// The time as it passes.
     pub now: Timestamp,
+    /// How wrong the master's clock is.
+    pub clock_ms: i64,
     pub limits: Limits,
     knobs: Knobs,
+    step: u64,
+    /// How many troubles of a sort came in this step.
+    came: BTreeMap<Trouble, u32>,
     pub core: Core,
     pub disk: Disk,
     pub real: Option<Real>,
@@ -83,6 +89,7 @@ pub struct World {
     /// Which worker has which open stream at the master.
     pub streams: BTreeMap<StreamId, usize>,
     pub promised: BTreeMap<JobId, Promise>,
+    pub submitted: Vec<JobId>,
     /// Units of which a result counted, while its acknowledgement was let out.
     pub completed: BTreeSet<UnitId>,
     /// The newest attempt of a unit that was published.
@@ -90,6 +97,8 @@ pub struct World {
     pub ended: BTreeSet<JobId>,
     /// The last event told of a job.
     pub told: BTreeMap<JobId, u64>,
+    /// The last text told of an attempt, and whether its master is the one that is there.
+    pub texts: BTreeMap<(JobId, u64), (u64, bool)>,
     pub watches: BTreeMap<JobId, Watch>,
     pub passed: Passed,
     /// Attempts of which a worker said that they had ended, when they had not: their acknowledgement proves nothing.
@@ -98,9 +107,17 @@ pub struct World {
     history: Vec<String>,
 }
 
+fn chance_of(seed: u64, step: u64, part: u64) -> StdRng {
+    let mut key = [0; 32];
+    for (bytes, number) in key.chunks_exact_mut(8).zip([seed, step, part]) {
+        bytes.copy_from_slice(&number.to_le_bytes());
+    }
+    StdRng::from_seed(key)
+}
+
 impl World {
     pub fn new(seed: u64, limits: Limits, knobs: Knobs) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = chance_of(seed, 0, 0);
         // Every second master looks at what it is told.
         let verify = if seed % 2 == 1 { Verify::Samples } else { limits.verify };
         let limits = Limits { verify, ..limits };
@@ -109,8 +126,11 @@ impl World {
             seed,
             rng,
             now: START,
+            clock_ms: 0,
             limits,
             knobs,
+            step: 0,
+            came: BTreeMap::new(),
             core: Core::new(limits),
             disk: Disk::default(),
             real: seed.is_multiple_of(REAL_EVERY).then(Real::new),
@@ -124,10 +144,12 @@ impl World {
             next_stream: 1,
             streams: BTreeMap::new(),
             promised: BTreeMap::new(),
+            submitted: Vec::new(),
             completed: BTreeSet::new(),
             newest: BTreeMap::new(),
             ended: BTreeSet::new(),
             told: BTreeMap::new(),
+            texts: BTreeMap::new(),
             watches: BTreeMap::new(),
             passed: Passed::new(),
             lied: BTreeSet::new(),
@@ -152,19 +174,29 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.step += 1;
+        self.came.clear();
+        self.by_chance_of(1);
         self.now = self.now.after_ms(self.rng.random_range(1..400));
         self.deliver();
         for index in 0..self.workers.len() {
+            self.by_chance_of(10 + index as u64);
             self.live(index);
         }
         for index in 0..self.simple.len() {
+            self.by_chance_of(20 + index as u64);
             self.live_simple(index);
         }
         if self.faults {
-            self.user();
+            self.by_chance_of(2);
+            if self.may(Trouble::UsersDoThings) {
+                self.user();
+            }
+            self.by_chance_of(3);
             self.fault();
         }
-        if self.core.next_deadline().is_some_and(|due| due <= self.now) {
+        self.by_chance_of(4);
+        if self.core.next_deadline().is_some_and(|due| due <= self.clock()) {
             self.input(Input::Tick);
         }
         self.commit();
@@ -176,12 +208,36 @@ impl World {
     pub fn fail(&self, what: &str) -> ! {
         let from = if self.knobs.whole { 0 } else { self.history.len().saturating_sub(60) };
         panic!(
-            "seed {} ({}): {what}\nwhat happened, with milliseconds from the start:\n{}\nreplay: FLOTA_SIM_SEED={} cargo test -p flota-master --test simulation",
+            "seed {} ({}): {}\nwhat happened, with milliseconds from the start:\n{}\nreplay: FLOTA_SIM_SEED={} cargo test -p flota-master --test simulation",
             self.seed,
             self.knobs.describe(),
-            self.history[from..].join("\n"),
+            self.named(what),
+            self.named(&self.history[from..].join("\n")),
             self.seed
         );
+    }
+
+    /// Jobs by short names, in the order of their coming.
+    fn named(&self, text: &str) -> String {
+        let names = self.submitted.iter().enumerate();
+        names.fold(text.to_owned(), |text, (n, id)| text.replace(&id.to_string(), &format!("job{}", n + 1)))
+    }
+
+    /// What the master's clock says.
+    pub fn clock(&self) -> Timestamp {
+        Timestamp(self.now.0.saturating_add_signed(self.clock_ms))
+    }
+
+    pub fn set_clock(&mut self, by_ms: i64) {
+        self.note(format!("the clock is set by {by_ms} ms"));
+        self.clock_ms += by_ms;
+        self.input(Input::ClockSet(by_ms));
+    }
+
+    /// What happens by chance in this part of this step is the same whatever happened before, or a history without some of its
+    /// trouble would be quite another one.
+    pub fn by_chance_of(&mut self, part: u64) -> StdRng {
+        std::mem::replace(&mut self.rng, chance_of(self.seed, self.step, part))
     }
 
     pub fn note(&mut self, what: String) {
@@ -194,13 +250,17 @@ impl World {
 
     /// Whether some trouble comes now, which it does so often.
     pub fn trouble(&mut self, which: Trouble, percent: u32) -> bool {
-        let comes = self.chance(percent);
-        comes && self.faults && !self.knobs.without.contains(&which)
+        self.chance(percent) && self.may(which)
     }
 
     /// Whether a trouble that was chosen may come.
-    pub fn may(&self, which: Trouble) -> bool {
-        !self.knobs.without.contains(&which)
+    pub fn may(&mut self, which: Trouble) -> bool {
+        if !self.faults {
+            return false;
+        }
+        let nth = self.came.entry(which).or_default();
+        *nth += 1;
+        self.knobs.lets((self.step, which, *nth))
     }
 
     pub fn send(&mut self, delay_ms: u64, message: Message) {
