@@ -5,10 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flota_master::core::record::StoredJob;
 use flota_master::core::{Changes, Limits};
-use flota_master::dispatcher::{Config, Dispatcher, Running, SimpleWorkers};
+use flota_master::dispatcher::{Config, Dispatcher, Ended, Running, SimpleWorkers};
 use flota_master::handle::{
-    Command, Handle, Hello, IdempotencyKey, JobFilter, PublishError, Publisher, Refused, Subscription,
+    Command, Handle, Hello, IdempotencyKey, JobFilter, PublishError, Publisher, Refused, Subscription, UnitResult,
+    UnitText,
 };
 use flota_master::store::{IdempotencyRow, Loaded, Reader, Retention, SqliteStore, Store, StoreError};
 use flota_master::submit::{NewJob, Principal};
@@ -102,6 +104,14 @@ impl Store for Controlled {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         self.control.change(|state| state.loads += 1);
         self.store.load()
+    }
+
+    fn in_charge(&self) -> Result<(), StoreError> {
+        self.store.in_charge()
+    }
+
+    fn live_jobs(&mut self, after: u64, limit: usize) -> Result<Vec<StoredJob>, StoreError> {
+        self.store.live_jobs(after, limit)
     }
 
     fn probe(&mut self) -> Result<(), StoreError> {
@@ -365,6 +375,26 @@ async fn a_worker_that_went_while_its_stream_was_opened_is_not_taken_for_there()
 }
 
 #[tokio::test]
+async fn a_master_that_was_replaced_ends_with_nothing_to_store_and_takes_no_worker_its_result() {
+    let master = Master::start();
+    let hello = Hello { worker: "w1".parse().unwrap(), boot_id: "b".into(), running: Vec::new(), finished: Vec::new() };
+    let (sender, mut heard) = tokio::sync::mpsc::channel(100);
+    let (stream, _) = within(master.handle.stream_opened(hello, sender)).await.unwrap();
+    SqliteStore::open(&master.directory.path().join("flota.db")).unwrap().take_charge().unwrap();
+    // Of an attempt that only the next master knows.
+    let unit = UnitId { job: JobId::generate(), index: 0 };
+    let output = Bytes::from_static(br#"{"value":1}"#);
+    let results = vec![UnitResult { unit, attempt: 2, output, elapsed_ms: 1, hashes: 0 }];
+    let report = flota_master::handle::Report { results, ..Default::default() };
+    let _ = master.handle.tell(Command::Report { stream, report }).await;
+    let ended = within(tokio::task::spawn_blocking(move || master.running.join())).await.unwrap();
+    assert!(matches!(ended, Err(Ended::Superseded(2))), "{ended:?}");
+    while let Some(message) = within(heard.recv()).await {
+        assert!(message.acks.is_empty(), "{message:?}");
+    }
+}
+
+#[tokio::test]
 async fn old_jobs_are_deleted_also_under_constant_load() {
     let master = Master::with(Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX });
     let id = master.one().await;
@@ -494,8 +524,8 @@ async fn a_subscriber_that_does_not_read_is_let_go_and_another_hears_everything(
         }
         heard
     });
-    for _ in 0..PIECES {
-        let deltas = vec![(unit, 1, "text".to_owned())];
+    for seq in 0..PIECES as u64 {
+        let deltas = vec![UnitText { unit, attempt: 1, seq, again: false, text: "text".to_owned() }];
         let report = flota_master::handle::Report { deltas, ..Default::default() };
         master.handle.tell(Command::Report { stream, report }).await.unwrap();
         // As fast as the quick one reads: it would be let go too, and would come again after the last it saw.

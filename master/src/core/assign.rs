@@ -126,9 +126,9 @@ impl Core {
         if !job.workers.contains(worker) && job.workers.len() < JOB_WORKERS_MAX {
             job.workers.push(worker.clone());
         }
-        let payload = job.payload.clone();
+        let (payload, above) = (job.payload.clone(), self.attempts_above);
         let Some(unit) = job.unit_mut(index) else { return };
-        unit.attempt += 1;
+        unit.attempt = unit.attempt.max(above) + 1;
         unit.fraction = 0.0;
         unit.granted = false;
         unit.dirty = true;

@@ -115,6 +115,8 @@ impl Core {
             };
             match ended {
                 Some(JobState::Failed | JobState::Cancelled) if on_failure != OnDependencyFailure::Continue => {
+                    // Kept for a retry.
+                    self.jobs.get_mut(&seq)?.waits_for.insert(dependency.id);
                     return Some(dependency.id);
                 }
                 Some(state) if state.ended() => {}
@@ -239,7 +241,7 @@ impl Core {
         job.result = None;
         job.failures = 0;
         job.run_at = None;
-        job.waits_for.clear();
+        let waits_for = std::mem::take(&mut job.waits_for);
         for unit in &mut job.units {
             unit.failures = 0;
             unit.dirty = true;
@@ -255,8 +257,23 @@ impl Core {
         *self.counts.entry(JobState::Blocked).or_default() += 1;
         self.owner_has_more(seq);
         self.mark(seq);
+        self.wait_again(seq, waits_for);
         self.open_for_work(at, seq, out);
         Ok(())
+    }
+
+    /// What a job waited for and goes on, or goes on again, is waited for. What failed is not: who retries a job without what it
+    /// waits for wants it so.
+    fn wait_again(&mut self, seq: Seq, waits_for: BTreeSet<JobId>) {
+        let lives =
+            |id: &JobId| self.by_id.get(id).and_then(|s| self.jobs.get(s)).is_some_and(|job| !job.state.ended());
+        let live: BTreeSet<JobId> = waits_for.into_iter().filter(lives).collect();
+        for id in &live {
+            self.dependents.entry(*id).or_default().insert(seq);
+        }
+        if let Some(job) = self.jobs.get_mut(&seq) {
+            job.waits_for = live;
+        }
     }
 
     /// Ends a job: its units stop, its result is what there is, and jobs that wait for it go on or end too.
@@ -306,6 +323,8 @@ impl Core {
                 message: format!("job {id}, which this one waits for, is {}", state.as_str()),
             };
             let state = if policy == OnDependencyFailure::Cancel { JobState::Cancelled } else { JobState::Failed };
+            // Kept for a retry.
+            self.jobs.get_mut(&dependent)?.waits_for.insert(id);
             return Some((dependent, state, Some(error)));
         }
         self.mark(dependent);
@@ -351,7 +370,7 @@ impl Core {
         }
         job.clear_ring();
         let (deadline, run_at) = (job.spec.deadline, job.run_at.take());
-        let waits_for = std::mem::take(&mut job.waits_for);
+        let waits_for = job.waits_for.clone();
         for dependency in waits_for {
             if let Some(waiting) = self.dependents.get_mut(&dependency)
                 && waiting.remove(&seq)

@@ -358,6 +358,7 @@ pub struct Core {
     dirty_workers: BTreeSet<WorkerIdx>,
     ended: Vec<Seq>,
     meter: meter::Meter,
+    attempts_above: u64,
     unserved: BTreeSet<queue::ShapeId>,
 }
 

@@ -407,6 +407,11 @@ impl Core {
         core
     }
 
+    /// From now on attempts have numbers above this.
+    pub fn number_attempts_above(&mut self, attempts_above: u64) {
+        self.attempts_above = attempts_above;
+    }
+
     /// Adds jobs of the store that have not ended.
     pub fn restore_jobs(&mut self, now: Timestamp, jobs: impl IntoIterator<Item = StoredJob>) {
         for stored in jobs {

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::{Dispatcher, Moment, SimpleWorkers};
 use crate::core::Input;
+use crate::core::record::StoredJob;
 use crate::handle::{Command, Hello, Refused, Reply, StreamId, WorkerControl};
 
 impl Dispatcher {
@@ -98,7 +99,14 @@ impl Dispatcher {
     }
 
     fn retry(&mut self, at: Moment, id: JobId, reply: Reply<rest::Job>) {
-        let retried = self.retry_input(id).and_then(|input| self.core.apply(at, input, &mut self.effects));
+        let retried = self.ended_job(id).and_then(|stored| {
+            let state = stored.row.state;
+            self.core.apply(at, Input::Retry(Box::new(stored)), &mut self.effects)?;
+            if let Some(count) = self.ended_counts.get_mut(&state) {
+                *count = count.saturating_sub(1);
+            }
+            Ok(())
+        });
         if retried.is_ok() {
             self.question_reopened(id);
         }
@@ -111,7 +119,7 @@ impl Dispatcher {
         }
     }
 
-    fn retry_input(&mut self, id: JobId) -> Result<Input, Refused> {
+    fn ended_job(&mut self, id: JobId) -> Result<StoredJob, Refused> {
         let not_ended = |state: JobState| {
             let detail = format!("only a failed or cancelled job can be retried: job {id} is {}", state.as_str());
             Refused::Conflict("not_retryable", detail)
@@ -137,10 +145,7 @@ impl Dispatcher {
         if stored.head.rest.work.is_some() {
             stored.units = self.store.own_reader().units(stored.row.seq, 0, usize::MAX, true).map_err(unavailable)?;
         }
-        if let Some(count) = self.ended_counts.get_mut(&stored.row.state) {
-            *count = count.saturating_sub(1);
-        }
-        Ok(Input::Retry(Box::new(stored)))
+        Ok(stored)
     }
 
     fn control(&mut self, at: Moment, worker: &WorkerId, control: WorkerControl, reply: Reply<rest::Worker>) {

@@ -289,7 +289,7 @@ impl Dispatcher {
             }
             // Not only when nothing else is to be done: under constant load the store would grow for ever.
             if clock::instant() >= prune_at {
-                prune_at = clock::instant() + self.prune();
+                prune_at = clock::instant() + self.prune()?;
             }
         }
     }
@@ -383,6 +383,10 @@ impl Dispatcher {
                 return self.commit_failed(failure);
             }
             metrics::histogram!("flota_store_commit_seconds").record(begun.elapsed().as_secs_f64());
+        } else if self.effects.iter().any(denies)
+            && let Err(failure) = self.store.in_charge()
+        {
+            return self.commit_failed(failure);
         }
         self.release();
         self.conversations.forget_quiet();
@@ -393,16 +397,23 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn prune(&mut self) -> Duration {
+    /// Deletes what is old. A master that has nothing to store notices here that another has taken charge.
+    fn prune(&mut self) -> Result<Duration, Ended> {
         match self.store.prune(clock::now(), self.config.retention) {
-            Ok(true) => PRUNE_INTERVAL_BUSY,
-            Ok(false) => PRUNE_INTERVAL,
+            Ok(true) => Ok(PRUNE_INTERVAL_BUSY),
+            Ok(false) => Ok(PRUNE_INTERVAL),
+            Err(StoreError::Superseded { newest }) => Err(Ended::Superseded(newest)),
             Err(error) => {
                 error!(%error, "old jobs could not be deleted");
-                PRUNE_INTERVAL * 10
+                Ok(PRUNE_INTERVAL * 10)
             }
         }
     }
+}
+
+/// Whether it tells a worker that what it has is of no use: only the newest master knows that.
+fn denies(effect: &Effect) -> bool {
+    matches!(effect, Effect::Ack { applied: false, .. } | Effect::Cancel(..))
 }
 
 async fn until_some(at: Option<std::time::Instant>) {

@@ -50,7 +50,8 @@ pub fn back_up(store: &Path, to: &Path) -> Result<(), BackupError> {
 }
 
 /// Makes the backup `from` the store at `store`, which no master may use meanwhile. The store's epoch is raised to the time
-/// in seconds: a worker that has seen the masters of the store that goes away must not take the next one for an old one.
+/// in seconds: a worker that has seen the masters of the store that goes away must not take the next one for an old one. So are
+/// the numbers of attempts: results of attempts that the backup knows nothing of must not count for others with their numbers.
 ///
 /// # Errors
 /// [`BackupError`]; then `store` is as it was.
@@ -114,6 +115,9 @@ fn raise_epoch(draft: &Path, old: &Path, now: Timestamp) -> Result<(), BackupErr
     let floor = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX / 2).max(epoch_of(old) + 1);
     let db = Connection::open(draft).map_err(StoreError::from)?;
     let sql = "UPDATE meta SET value = max(value + 1, ?) WHERE key = 'epoch'";
+    db.execute(sql, [floor]).map_err(StoreError::from)?;
+    // No unit has an attempt a second.
+    let sql = "INSERT INTO meta VALUES ('attempts_above', ?) ON CONFLICT DO UPDATE SET value = excluded.value";
     db.execute(sql, [floor]).map_err(StoreError::from)?;
     Ok(())
 }
@@ -206,7 +210,9 @@ mod tests {
         for _ in 0..2 {
             restore(&file, &live, true, NOW).unwrap();
         }
-        let epoch = SqliteStore::open(&live).unwrap().take_charge().unwrap();
+        let mut restored = SqliteStore::open(&live).unwrap();
+        assert_eq!(restored.load().unwrap().attempts_above, NOW.0 / 1000 + 1);
+        let epoch = restored.take_charge().unwrap();
         assert_eq!(epoch, NOW.0 / 1000 + 2, "above the store that it replaced, even within the same second");
     }
 

@@ -93,6 +93,8 @@ pub struct Loaded {
     pub next_seq: u64,
     /// Workers that must be remembered.
     pub workers: Vec<WorkerRow>,
+    /// Attempts have numbers above this: where a backup was restored, those that were given since it was made have other meanings.
+    pub attempts_above: u64,
     /// Made once for this store: what only this fleet's masters know.
     pub secret: Vec<u8>,
     /// How many jobs have ended, by state.
@@ -149,6 +151,7 @@ pub trait Store: Send {
     /// [`StoreError`]
     fn rebuild(&mut self, limits: Limits, now: Timestamp, loaded: Loaded) -> Result<Core, StoreError> {
         let mut core = Core::restore(limits, now, loaded.next_seq, loaded.workers, []);
+        core.number_attempts_above(loaded.attempts_above);
         let mut after = 0;
         loop {
             let page = self.live_jobs(after, LIVE_JOBS_PAGE)?;
@@ -163,6 +166,12 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError::Superseded`] when another master has taken charge.
     fn commit(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError>;
+
+    /// Whether no other master has taken charge.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when one has.
+    fn in_charge(&self) -> Result<(), StoreError>;
 
     /// Deletes a slice of what is no longer kept. Answers whether there may be more at once.
     ///

@@ -99,12 +99,7 @@ impl SqliteStore {
     fn write(&mut self, changes: &Changes, keys: &[IdempotencyRow]) -> Result<(), StoreError> {
         let epoch = self.epoch;
         let transaction = self.writer.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let newest: i64 = transaction
-            .prepare_cached("SELECT value FROM meta WHERE key = 'epoch'")?
-            .query_row([], |row| row.get(0))?;
-        if newest != int(epoch) {
-            return Err(StoreError::Superseded { newest: u64::try_from(newest).unwrap_or(0) });
-        }
+        check_charge(&transaction, epoch)?;
         for job in &changes.jobs {
             write_job(&transaction, job)?;
         }
@@ -256,6 +251,16 @@ fn prune_others(db: &Connection, now: Timestamp) -> Result<usize, StoreError> {
     Ok(answers + workers)
 }
 
+/// Whether the master with `epoch` is the newest.
+fn check_charge(db: &Connection, epoch: u64) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached("SELECT value FROM meta WHERE key = 'epoch'")?;
+    let newest: i64 = statement.query_row([], |row| row.get(0))?;
+    if newest == int(epoch) {
+        return Ok(());
+    }
+    Err(StoreError::Superseded { newest: u64::try_from(newest).unwrap_or(0) })
+}
+
 impl Store for SqliteStore {
     fn take_charge(&mut self) -> Result<u64, StoreError> {
         let sql = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
@@ -298,9 +303,12 @@ impl Store for SqliteStore {
                 ended.push((*state, u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0)));
             }
         }
+        let sql = "SELECT value FROM meta WHERE key = 'attempts_above'";
+        let above: Option<i64> = db.query_row(sql, [], |row| row.get(0)).optional()?;
+        let attempts_above = u64::try_from(above.unwrap_or(0)).unwrap_or(0);
         let secret: Vec<u8> = db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0))?;
         let next_seq = u64::try_from(next.unwrap_or(0)).unwrap_or(0) + 1;
-        Ok(Loaded { next_seq, workers: known, secret, ended })
+        Ok(Loaded { next_seq, workers: known, attempts_above, secret, ended })
     }
 
     fn live_jobs(&mut self, after: u64, limit: usize) -> Result<Vec<StoredJob>, StoreError> {
@@ -325,10 +333,15 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn in_charge(&self) -> Result<(), StoreError> {
+        check_charge(&self.writer.db, self.epoch)
+    }
+
     fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError> {
         let too_large = self.bytes_used()? > retention.bytes_max;
         let cutoff = if too_large { now } else { Timestamp(now.0.saturating_sub(retention.age_ms)) };
         let transaction = self.writer.db.transaction()?;
+        check_charge(&transaction, self.epoch)?;
         let old = "SELECT seq FROM jobs WHERE state >= 5 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
         let slice = params![int(cutoff.0), PRUNE_SLICE];
         // A job may have had very many units.

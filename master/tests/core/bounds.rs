@@ -132,7 +132,7 @@ fn beyond_the_bound_a_worker_is_turned_away_until_another_is_gone() {
 #[test]
 fn a_simple_worker_that_has_said_nothing_for_long_makes_room_and_is_forgotten_on_disk_too() {
     let mut fleet = Fleet::with(Limits { workers_max: 2, ..Limits::default() });
-    let mut come = |fleet: &mut Fleet, id: &str| {
+    let come = |fleet: &mut Fleet, id: &str| {
         let came = fleet.core.handle(Moment { now: fleet.now, entropy: 0 }, Input::Register(Box::new(simple(id))));
         came.map(|_| fleet.core.take_changes())
     };

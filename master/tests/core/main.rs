@@ -464,3 +464,37 @@ fn the_core_holds_no_io_async_or_clock() {
         }
     }
 }
+
+#[test]
+fn a_retried_job_waits_again_for_what_it_waited_for_and_is_at_work_or_at_work_again() {
+    let mut master = restart::Master::new();
+    let (first, second) = (NewJob { max_attempts: 1, ..echo() }, echo());
+    let (first_id, second_id) = (first.id, second.id);
+    master.submit(first);
+    let depends = NewJob { depends_on: vec![first_id], ..second };
+    master.submit_after(depends, first_id);
+    let stored = |master: &restart::Master, id| Box::new(master.disk.job(id).unwrap());
+
+    // Cancelled while it waits, and retried while what it waits for is still there.
+    master.handle(Input::Cancel(second_id));
+    let retry = stored(&master, second_id);
+    master.handle(Input::Retry(retry));
+    assert_eq!(master.core.job_view(second_id).unwrap().state, JobState::Blocked);
+
+    // Failed with what it waits for, and both retried.
+    master.handle(Input::Cancel(first_id));
+    assert_eq!(master.disk.job(second_id).unwrap().row.state, JobState::Failed);
+    for id in [first_id, second_id] {
+        let retry = stored(&master, id);
+        master.handle(Input::Retry(retry));
+    }
+    assert_eq!(master.core.job_view(second_id).unwrap().state, JobState::Blocked);
+    master.restart();
+    assert_eq!(master.core.job_view(second_id).unwrap().state, JobState::Blocked);
+
+    // Retried without it: who does so wants it to run.
+    master.handle(Input::Cancel(first_id));
+    let retry = stored(&master, second_id);
+    master.handle(Input::Retry(retry));
+    assert_eq!(master.core.job_view(second_id).unwrap().state, JobState::Pending);
+}

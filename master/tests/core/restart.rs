@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-use flota_master::core::{Core, Effect, Input, Limits, Moment, What};
+use flota_master::core::{Core, Dependency, Effect, Input, Limits, Moment, What};
 use flota_master::handle::{Hello, Report, StreamId, UnitText};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::Register;
 use flota_proto::rest::JobState;
-use flota_proto::{Kind, Timestamp, UnitId};
+use flota_proto::{JobId, Kind, Timestamp, UnitId};
 
 use crate::disk::Disk;
 use crate::fleet::*;
 
 /// A core whose batches are stored.
-struct Master {
-    core: Core,
-    disk: Disk,
+pub struct Master {
+    pub core: Core,
+    pub disk: Disk,
     now: Timestamp,
 }
 
 impl Master {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { core: Core::new(Limits::default()), disk: Disk::default(), now: Timestamp(1_000_000) }
     }
 
-    fn handle(&mut self, input: Input) -> Vec<Effect> {
+    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
         let effects = self.core.handle(Moment { now: self.now, entropy: 0 }, input).unwrap();
         self.core.audit().unwrap();
         self.disk.commit(self.core.take_changes());
@@ -32,8 +32,13 @@ impl Master {
         effects
     }
 
-    fn submit(&mut self, job: NewJob) -> Vec<Effect> {
+    pub fn submit(&mut self, job: NewJob) -> Vec<Effect> {
         self.handle(Input::Submit { job: Box::new(job), dependencies: Vec::new() })
+    }
+
+    pub fn submit_after(&mut self, job: NewJob, id: JobId) -> Vec<Effect> {
+        let dependencies = vec![Dependency { id, ended: None }];
+        self.handle(Input::Submit { job: Box::new(job), dependencies })
     }
 
     fn after(&mut self, ms: u64) -> Vec<Effect> {
@@ -41,7 +46,7 @@ impl Master {
         self.handle(Input::Tick)
     }
 
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.core = self.disk.restore(Limits::default(), self.now);
         self.core.audit().unwrap();
     }
@@ -119,6 +124,23 @@ fn text_that_an_earlier_master_may_have_told_is_not_told_again() {
         _ => None,
     };
     assert_eq!(told.iter().filter_map(text).collect::<String>(), "23");
+}
+
+#[test]
+fn after_a_restore_no_attempt_has_a_number_that_was_given_before() {
+    let mut master = Master::new();
+    master.handle(Input::Register(Box::new(register("w1"))));
+    master.handle(Input::Open(hello(Vec::new()), StreamId(1)));
+    let job = echo();
+    let unit = UnitId { job: job.id, index: 0 };
+    assert_eq!(tasks(&master.submit(job))[0].attempt, 1);
+    master.restart();
+    master.core.number_attempts_above(1_000);
+    let lost = master.after(15_000);
+    assert_eq!(ended_as(&lost), [flota_proto::rest::AttemptOutcome::Lost]);
+    master.handle(Input::Register(Box::new(register("w1"))));
+    let again = tasks(&master.handle(Input::Open(hello(Vec::new()), StreamId(2))));
+    assert_eq!((again[0].unit, again[0].attempt), (unit, 1_001));
 }
 
 fn hello(running: Vec<(UnitId, u64)>) -> Hello {
