@@ -192,9 +192,10 @@ impl Link {
             return;
         }
         let name = format!("{:?}", control.command).to_lowercase();
+        let now = self.runner.command_time();
         let next = self.runner.change(|table| {
             let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-            commands.carry_out(control, clock::now(), table)
+            commands.carry_out(control, now, table)
         });
         debug!(command = name, "took in a command");
         match next {

@@ -210,6 +210,7 @@ impl Dispatcher {
             protocol: PROTOCOL,
             desired: Some(v1::Desired { drain: desired.drain, paused: desired.paused, config_version: 0, stop: false }),
             result_bytes_max: self.config.limits.result_bytes_max as u64,
+            now_ms: flota_common::clock::now().0,
         };
         self.answer(reply, (stream, welcome));
     }

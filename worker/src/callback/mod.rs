@@ -212,6 +212,7 @@ impl Callback {
     fn on_welcome(&self, stream: u64, welcome: &v1::Welcome) {
         let desired = welcome.desired.unwrap_or_default();
         self.runner.bound_outputs(welcome.result_bytes_max);
+        self.runner.heard_clock(welcome.now_ms);
         self.runner.change(|table| {
             let mode = Mode { drain: desired.drain, paused: desired.paused, ..table.mode() };
             table.set_mode(mode);

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flota_common::clock;
 use flota_proto::mqtt::{Load, RandomxState, Task, WorkerState};
-use flota_proto::{Algorithm, Class, Kind, UnitId, v1};
+use flota_proto::{Algorithm, Class, Kind, Timestamp, UnitId, v1};
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -42,6 +42,8 @@ pub(crate) struct Runner {
     held_back: Mutex<Option<String>>,
     /// The largest output that the master takes.
     output_bytes_max: AtomicUsize,
+    /// What the master's clock said, and when.
+    master_clock: Mutex<Option<(Timestamp, Instant)>>,
 }
 
 /// Where no master has said how much it takes: as much as it takes without being told otherwise.
@@ -70,6 +72,7 @@ impl Runner {
             executions: TaskTracker::new(),
             held_back: Mutex::default(),
             output_bytes_max: AtomicUsize::new(OUTPUT_BYTES_MAX),
+            master_clock: Mutex::default(),
         })
     }
 
@@ -134,6 +137,19 @@ impl Runner {
         // A master that does not say knows no parts.
         let bytes_max = if bytes_max == 0 { OUTPUT_IN_MESSAGE_BYTES_MAX as u64 } else { bytes_max };
         self.output_bytes_max.store(usize::try_from(bytes_max).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// What the master's clock says.
+    pub(crate) fn heard_clock(&self, now_ms: u64) {
+        let heard = (now_ms > 0).then(|| (Timestamp(now_ms), clock::instant()));
+        *self.master_clock.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    }
+
+    /// The time by which a command has expired, or not: the master's as far as it is known, or this machine's if that is earlier.
+    pub(crate) fn command_time(&self) -> Timestamp {
+        let heard = *self.master_clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        heard.map_or(clock::now(), |(said, at)| said.after_ms(passed(at)).min(clock::now()))
     }
 
     fn report(&self, key: Key, outcome: Result<crate::executor::Output, Failure>, took: Duration) -> Report {

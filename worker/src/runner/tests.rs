@@ -239,6 +239,21 @@ async fn a_result_too_large_to_be_reported_is_a_failure_that_says_so() {
     assert!(failure.message.contains("FLOTA_RESULT_MAX"), "{failure:?}");
 }
 
+#[tokio::test]
+async fn a_command_expires_by_the_masters_clock_where_this_machines_is_ahead() {
+    let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |_, _| async { output() }));
+    let hour = 3_600_000;
+    let near = |said: u64| bench.runner.command_time().0.abs_diff(said) < 60_000;
+    assert!(near(clock::now().0), "nothing was heard yet");
+    let behind = clock::now().0 - hour;
+    bench.runner.heard_clock(behind);
+    assert!(near(behind));
+    bench.runner.heard_clock(clock::now().0 + hour);
+    assert!(near(clock::now().0), "this machine's clock is behind: nothing has expired");
+    bench.runner.heard_clock(0);
+    assert!(near(clock::now().0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_payload_that_the_master_cannot_give_is_waited_for_and_then_a_failure() {
     let bench = bench(scripted(Kind::Hash(Algorithm::Randomx), |_, _| async { output() }));
