@@ -10,18 +10,13 @@ seconds=${1:-60}
 shift || true
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(mqtt topics grpc rest gemini config)
-host=$(rustc -vV | sed -n 's/^host: //p')
-# What cargo-fuzz sets, without a sanitizer: there is no unsafe code on these ways. The page is not needed.
-flags=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
-  -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
-  -Cdebug-assertions -Coverflow-checks --cfg=fuzzing)
 mkdir -p target/fuzz
-RUSTFLAGS="${flags[*]}" CARGO_PROFILE_RELEASE_LTO=off CARGO_INCREMENTAL=0 cargo build --release --locked \
-  --target "$host" --target-dir target/fuzz -p flota-fuzz --features libfuzzer --bins
+# Only our own crates tell what they run through; what they depend on is what other builds have made.
+RUSTC_WORKSPACE_WRAPPER=$ROOT/scripts/fuzz-rustc.sh CARGO_INCREMENTAL=0 cargo build --locked -p flota-fuzz --features libfuzzer --bins
 run() {
   local target=$1
   mkdir -p "target/fuzz/corpus/$target"
-  "target/fuzz/$host/release/$target" "target/fuzz/corpus/$target" "fuzz/corpus/$target" -max_total_time="$seconds" -max_len=16384 \
+  "target/debug/$target" "target/fuzz/corpus/$target" "fuzz/corpus/$target" -max_total_time="$seconds" -max_len=16384 \
     -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="target/fuzz/$target-" >"target/fuzz/$target.log" 2>&1
 }
 failed=0
