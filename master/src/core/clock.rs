@@ -50,8 +50,12 @@ impl Core {
             && *run_at == due
         {
             *run_at = moved(*run_at, by_ms);
-            unit.dirty = true;
-            self.mark(seq);
+            // Forward it would be tried sooner after a restart, which does no harm; a million rows do, where the disk is why the
+            // clock has run away.
+            if by_ms < 0 {
+                unit.dirty = true;
+                self.mark(seq);
+            }
         }
     }
 
