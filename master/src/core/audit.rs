@@ -29,8 +29,8 @@ impl Core {
 
     /// What waits in `class` that `worker` could take: priority and owner of each owner's first entry.
     #[must_use]
-    pub fn waiting_for(&self, worker: &flota_proto::WorkerId, class: Class) -> Vec<(u8, std::sync::Arc<str>)> {
-        let Some(worker) = self.fleet.find(worker).and_then(|idx| self.fleet.get(idx)) else { return Vec::new() };
+    pub fn waiting_for(&self, worker: &flota_proto::WorkerId, class: Class) -> BTreeSet<(u8, std::sync::Arc<str>)> {
+        let Some(worker) = self.fleet.find(worker).and_then(|idx| self.fleet.get(idx)) else { return BTreeSet::new() };
         self.queue.waiting(class, |shape| self.fleet.fits(worker, shape))
     }
 

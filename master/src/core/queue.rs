@@ -28,15 +28,12 @@ pub struct Shape {
     pub randomx_key: Option<Arc<str>>,
 }
 
-/// So many shares are never looked through.
-const SHARES_MIN: usize = 20_000;
-
 /// A waiting thing: a unit that was cut before, or with [`REMAINDER`] what is still to be cut of a job.
 pub type Entry = (Seq, u32);
 /// The index that stands for what is not cut yet; sorts after all units of the job.
 pub const REMAINDER: u32 = u32::MAX;
 
-/// Where an entry stands: better ranks are smaller.
+/// Where an entry stands: priority, the owner's place in the round, age. Better ranks are smaller.
 pub type Rank = (Reverse<u8>, u64, Seq, u32);
 
 /// What one owner has waiting at one level.
@@ -50,21 +47,21 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Level {
     owners: BTreeMap<Arc<str>, Waiting>,
-    /// `(virtual time when it was put here, its oldest entry, owner)`; the time may lag behind, see [`Queue::top`].
+    /// `(place in the round when it was put here, its oldest entry, owner)`; the place may lag behind, see [`Queue::top`].
     order: BTreeSet<(u64, Entry, Arc<str>)>,
 }
 
 impl Level {
-    /// Puts an owner where `time` and its oldest entry say.
-    fn place(&mut self, owner: &Arc<str>, time: u64) {
+    /// Puts an owner where `place` and its oldest entry say.
+    fn put(&mut self, owner: &Arc<str>, place: u64) {
         let Some(waiting) = self.owners.get_mut(owner) else { return };
-        if let Some((time, entry)) = waiting.key.take() {
-            self.order.remove(&(time, entry, owner.clone()));
+        if let Some((place, entry)) = waiting.key.take() {
+            self.order.remove(&(place, entry, owner.clone()));
         }
         match waiting.entries.first() {
             Some(entry) => {
-                waiting.key = Some((time, *entry));
-                self.order.insert((time, *entry, owner.clone()));
+                waiting.key = Some((place, *entry));
+                self.order.insert((place, *entry, owner.clone()));
             }
             None => {
                 self.owners.remove(owner);
@@ -73,12 +70,13 @@ impl Level {
     }
 }
 
-/// How much an owner has had at one class and priority.
-#[derive(Debug, Default)]
-struct Share {
-    /// Grows by one with each assignment.
-    time: u64,
-    /// Entries waiting.
+/// An owner's place among those who wait at one class and priority. They take turns in a round: who begins to wait and who
+/// had a turn goes to its end, so while one waits, each other has one turn at most, however long nobody could serve the one.
+#[derive(Debug)]
+struct Turn {
+    /// Smaller places come first.
+    place: u64,
+    /// Entries waiting; never 0.
     waiting: u64,
 }
 
@@ -98,11 +96,9 @@ pub struct Queue {
     active: BTreeMap<Class, BTreeSet<ShapeId>>,
     /// Shapes with something waiting that no worker known can take: they cost nothing until one comes that can.
     parked: BTreeMap<Class, BTreeSet<ShapeId>>,
-    shares: BTreeMap<(Class, u8, Arc<str>), Share>,
-    /// How many shares there may be before they are looked through.
-    shares_bound: usize,
-    /// The virtual time of the last assignment: who comes back to the queue starts there.
-    floor: BTreeMap<(Class, u8), u64>,
+    turns: BTreeMap<(Class, u8, Arc<str>), Turn>,
+    /// The last place in the round.
+    last_place: u64,
     depth: BTreeMap<(Class, u8), u64>,
 }
 
@@ -186,7 +182,7 @@ impl Queue {
     }
 
     /// Priority and owner of all that waits in a class with a shape that `fits`, for audits.
-    pub fn waiting(&self, class: Class, fits: impl Fn(&Shape) -> bool) -> Vec<(u8, Arc<str>)> {
+    pub fn waiting(&self, class: Class, fits: impl Fn(&Shape) -> bool) -> BTreeSet<(u8, Arc<str>)> {
         let fits = |slot: &Slot| slot.shape.kind.class() == class && fits(&slot.shape);
         let fitting = |id: &ShapeId| self.shapes.get(id).is_some_and(&fits);
         let levels = self.levels.iter().filter(|((shape, _), _)| fitting(shape));
@@ -198,20 +194,19 @@ impl Queue {
     /// Puts an entry in its place.
     pub fn insert(&mut self, shape: ShapeId, priority: u8, owner: &Arc<str>, entry: Entry) {
         let class = self.shape(shape).kind.class();
-        let floor = self.floor.get(&(class, priority)).copied().unwrap_or(0);
-        let share = self.shares.entry((class, priority, owner.clone())).or_default();
-        if share.waiting == 0 {
-            share.time = share.time.max(floor);
-        }
         let level = self.levels.entry((shape, Reverse(priority))).or_default();
         let waiting = level.owners.entry(owner.clone()).or_default();
         if !waiting.entries.insert(entry) {
             return;
         }
+        let turn = self.turns.entry((class, priority, owner.clone())).or_insert_with(|| {
+            self.last_place += 1;
+            Turn { place: self.last_place, waiting: 0 }
+        });
+        turn.waiting += 1;
         if waiting.key.is_none_or(|(_, head)| entry < head) {
-            level.place(owner, share.time);
+            level.put(owner, turn.place);
         }
-        share.waiting += 1;
         *self.depth.entry((class, priority)).or_default() += 1;
         if !self.parked.get(&class).is_some_and(|parked| parked.contains(&shape)) {
             self.active.entry(class).or_default().insert(shape);
@@ -227,12 +222,17 @@ impl Queue {
         if !waiting.entries.remove(&entry) {
             return false;
         }
-        let time = waiting.key.map_or(0, |(time, _)| time);
-        if waiting.key.is_some_and(|(_, head)| head == entry) {
-            level.place(owner, time);
+        if let Some((place, head)) = waiting.key
+            && head == entry
+        {
+            level.put(owner, place);
         }
-        if let Some(share) = self.shares.get_mut(&(class, priority, owner.clone())) {
-            share.waiting = share.waiting.saturating_sub(1);
+        let of = (class, priority, owner.clone());
+        if let Some(turn) = self.turns.get_mut(&of) {
+            turn.waiting -= 1;
+            if turn.waiting == 0 {
+                self.turns.remove(&of);
+            }
         }
         if let Some(depth) = self.depth.get_mut(&(class, priority)) {
             *depth = depth.saturating_sub(1);
@@ -241,13 +241,13 @@ impl Queue {
         true
     }
 
-    /// An owner had a turn at a shape and priority.
+    /// An owner had a turn at a shape and priority: the others come before its next one.
     pub fn served(&mut self, shape: ShapeId, priority: u8, owner: &Arc<str>) {
         let class = self.shape(shape).kind.class();
-        let share = self.shares.entry((class, priority, owner.clone())).or_default();
-        let floor = self.floor.entry((class, priority)).or_default();
-        *floor = (*floor).max(share.time);
-        share.time += 1;
+        if let Some(turn) = self.turns.get_mut(&(class, priority, owner.clone())) {
+            self.last_place += 1;
+            turn.place = self.last_place;
+        }
     }
 
     fn prune(&mut self, class: Class, key: (ShapeId, Reverse<u8>)) {
@@ -260,15 +260,6 @@ impl Queue {
                 }
             }
         }
-        // Owners that are not waiting and not ahead of the others need no memory.
-        if self.shares.len() > self.shares_bound.max(SHARES_MIN) {
-            let floor = &self.floor;
-            self.shares.retain(|(class, priority, _owner), share| {
-                share.waiting > 0 || share.time > floor.get(&(*class, *priority)).copied().unwrap_or(0)
-            });
-            // Looked through again only when twice as many have come, so that it costs each of them little.
-            self.shares_bound = 2 * self.shares.len();
-        }
     }
 
     /// The best entry of a shape with its rank.
@@ -277,13 +268,13 @@ impl Queue {
         let (key, level) = self.levels.range_mut((shape, Reverse(u8::MAX))..=(shape, Reverse(0))).next()?;
         let Reverse(priority) = key.1;
         loop {
-            let (time, entry, owner) = level.order.first()?.clone();
-            // The owner may have had turns since, at this shape or another: its time only grows, so it moves back.
-            let now = self.shares.get(&(class, priority, owner.clone())).map_or(time, |share| share.time);
-            if now <= time {
-                return Some(((Reverse(priority), time, entry.0, entry.1), entry));
+            let (place, entry, owner) = level.order.first()?.clone();
+            // The owner may have had turns since, at this shape or another: it only moves back.
+            let now = self.turns.get(&(class, priority, owner.clone())).map_or(place, |turn| turn.place);
+            if now <= place {
+                return Some(((Reverse(priority), place, entry.0, entry.1), entry));
             }
-            level.place(&owner, now);
+            level.put(&owner, now);
         }
     }
 }
@@ -338,6 +329,33 @@ mod tests {
         let order = drain(&mut queue, id, &jobs);
         let bobs_first_two = order.iter().take(4).filter(|seq| [102, 104, 105].contains(seq)).count();
         assert_eq!(bobs_first_two, 2, "{order:?}");
+    }
+
+    #[test]
+    fn who_waited_long_for_a_worker_has_one_turn_and_not_all_that_it_missed() {
+        let mut queue = Queue::default();
+        let (common, rare) = (queue.acquire(shape()), queue.acquire(Shape { model: Some("rare".into()), ..shape() }));
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        for seq in 1..=10 {
+            queue.insert(rare, 5, &ann, (seq, REMAINDER));
+        }
+        for seq in 11..=120 {
+            queue.insert(common, 5, &bob, (seq, REMAINDER));
+        }
+        for seq in 11..=100 {
+            queue.remove(common, 5, &bob, (seq, REMAINDER));
+            queue.served(common, 5, &bob);
+        }
+        let mut served = Vec::new();
+        for _ in 0..6 {
+            let (first, second) = (queue.top(rare).unwrap(), queue.top(common).unwrap());
+            let (shape, owner, entry) =
+                if first.0 < second.0 { (rare, &ann, first.1) } else { (common, &bob, second.1) };
+            queue.remove(shape, 5, owner, entry);
+            queue.served(shape, 5, owner);
+            served.push(owner.to_string());
+        }
+        assert_eq!(served, ["ann", "bob", "ann", "bob", "ann", "bob"]);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use flota_proto::Class;
 
 use crate::world::World;
 
-/// How often one owner may be served while another waits: turns are even, but who was served last may be served first.
-const TURNS_MAX: u32 = 4;
+/// How often one owner may be served while another waits: once, and once more where the other stopped waiting in between unseen.
+const TURNS_MAX: u32 = 2;
 
 /// Turns of others, by who waits for them.
 pub type Passed = BTreeMap<(Class, u8, Arc<str>), BTreeMap<Arc<str>, u32>>;
