@@ -14,8 +14,8 @@ use crate::args::RandomxBench;
 use crate::failure::Failure;
 use crate::output::{Hue, Out};
 
-/// How long a thread hashes before the clock is read.
-const BATCH: u32 = 16;
+/// How long a thread hashes before the clock is read; so many are full rounds for one to four at a time.
+const BATCH: u32 = 48;
 
 /// One run of one program.
 #[derive(Clone, Debug, Serialize)]
