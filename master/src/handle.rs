@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::core::DATASET_DIGEST_BYTES;
 use crate::core::record::StoredJob;
 use crate::submit::{NewJob, Principal};
 
@@ -161,6 +162,8 @@ pub struct Heartbeat {
     pub hashrate: f64,
     /// RandomX keys for which it is warm, hex.
     pub warm_keys: Vec<String>,
+    /// RandomX keys and digests of datasets that it computed itself.
+    pub computed: Vec<(Vec<u8>, [u8; DATASET_DIGEST_BYTES])>,
 }
 
 /// A piece of an answer's text.
@@ -341,6 +344,10 @@ pub enum Command {
         worker: WorkerId,
         reply: Reply<SecretString>,
     },
+    AcceptedDigest {
+        key: Vec<u8>,
+        reply: Reply<Option<[u8; DATASET_DIGEST_BYTES]>>,
+    },
     Usage {
         query: crate::dispatcher::UsageQuery,
         reply: Reply<rest::UsageReport>,
@@ -379,6 +386,7 @@ impl Command {
             Self::SimpleResult { reply, .. } => drop(reply.send(Err(refused))),
             Self::FetchUnit { reply, .. } => drop(reply.send(Err(refused))),
             Self::LeaseCredential { reply, .. } => drop(reply.send(Err(refused))),
+            Self::AcceptedDigest { reply, .. } => drop(reply.send(Err(refused))),
             Self::Conversation(ask) => ask.refuse(refused),
             Self::Usage { reply, .. } => drop(reply.send(Err(refused))),
             Self::Models { reply } => drop(reply.send(Err(refused))),
@@ -534,6 +542,10 @@ impl Handle {
     call!(
         /// The user's own key for an attempt, for the worker that has it, once.
         lease_credential(unit: UnitId, attempt: u64, worker: WorkerId) -> SecretString, LeaseCredential
+    );
+    call!(
+        /// The digest that the dataset of a RandomX key must have, where that is known.
+        accepted_digest(key: Vec<u8>) -> Option<[u8; DATASET_DIGEST_BYTES]>, AcceptedDigest
     );
     call!(
         /// A part of the ledger.

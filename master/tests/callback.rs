@@ -232,6 +232,8 @@ async fn a_stream_that_does_not_begin_rightly_is_refused_with_a_reason() {
     assert_eq!(status.code(), Code::Unauthenticated);
     let status = client.lease_credential(v1::LeaseCredentialRequest::default()).await.expect_err("no token");
     assert_eq!(status.code(), Code::Unauthenticated);
+    let status = client.accepted_digest(v1::AcceptedDigestRequest::default()).await.expect_err("no token");
+    assert_eq!(status.code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
@@ -303,6 +305,28 @@ async fn a_key_is_leased_and_a_refusal_keeps_its_reason() {
     assert_eq!(first.api_key, "the key");
     let status = second.expect_err("once only");
     assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "it was leased before"));
+}
+
+#[tokio::test]
+async fn the_digest_of_a_dataset_is_told_where_one_is_accepted() {
+    let mut fixture = Fixture::start(None).await;
+    let mut client = fixture.client().await;
+    let asking = tokio::spawn(async move {
+        let mut answers = Vec::new();
+        for length in [60, 0, 61] {
+            let request = v1::AcceptedDigestRequest { key: vec![5; length].into() };
+            answers.push(client.accepted_digest(request).await.map(|response| response.into_inner().digest.to_vec()));
+        }
+        answers
+    });
+    for (wanted, digest) in [(60, Some([9; 32])), (0, None)] {
+        let Command::AcceptedDigest { key, reply } = fixture.command().await else { panic!("a question") };
+        assert_eq!(key.len(), wanted);
+        reply.send(Ok(digest)).unwrap();
+    }
+    let answers = within(asking).await.unwrap();
+    assert_eq!((answers[0].as_ref().unwrap(), answers[1].as_ref().unwrap()), (&vec![9; 32], &Vec::new()));
+    assert_eq!(answers[2].as_ref().expect_err("no key is that long").code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

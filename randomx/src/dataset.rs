@@ -1,8 +1,8 @@
 //! The 2080 MiB that a cache expands to.
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -26,8 +26,21 @@ pub struct Dataset {
     raw: RawDataset,
     largest: Pages,
     pages: Pages,
+    origin: Origin,
+    digest: OnceLock<[u8; DIGEST_BYTES]>,
     #[cfg(target_os = "linux")]
     file: Option<InUse>,
+}
+
+/// Who made a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process.
+    Computed,
+    /// Another process of this host, which shares it.
+    Mapped,
+    /// Another host, from which it was received.
+    Received,
 }
 
 // SAFETY: the struct for the library points into the region, which is only read once the dataset is made.
@@ -105,7 +118,7 @@ impl Dataset {
     pub fn build(cache: &Arc<Cache>, build: &Build) -> Result<Self, Error> {
         let region = Region::new(DATASET_BYTES, build.largest).ok_or(Error::DatasetMemory)?;
         compute(cache, build, &region)?;
-        Ok(Self::of(region, build.largest))
+        Ok(Self::of(region, build.largest, Origin::Computed))
     }
 
     /// How long [`Dataset::build`] will take, by a few thousand items that this thread computes.
@@ -121,7 +134,7 @@ impl Dataset {
     }
 
     /// Over memory that holds all items.
-    pub(crate) fn of(region: Region, largest: Pages) -> Self {
+    pub(crate) fn of(region: Region, largest: Pages, origin: Origin) -> Self {
         let pages = region.pages();
         let raw = RawDataset { memory: region.memory().as_ptr(), dealloc: std::ptr::null_mut() };
         Self {
@@ -129,9 +142,17 @@ impl Dataset {
             raw,
             largest,
             pages,
+            origin,
+            digest: OnceLock::new(),
             #[cfg(target_os = "linux")]
             file: None,
         }
+    }
+
+    /// The same, with the digest of its bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn digested(self, digest: [u8; DIGEST_BYTES]) -> Self {
+        Self { digest: OnceLock::from(digest), ..self }
     }
 
     /// The same, with the file that the memory belongs to.
@@ -140,10 +161,16 @@ impl Dataset {
         Self { file: Some(file), ..self }
     }
 
-    /// The digest of its bytes, computed on up to `threads` threads.
+    /// The digest of its bytes, computed on up to `threads` threads the first time.
     #[must_use]
     pub fn digest(&self, threads: usize) -> [u8; DIGEST_BYTES] {
-        digest::of(self.bytes(), threads)
+        *self.digest.get_or_init(|| digest::of(self.bytes(), threads))
+    }
+
+    /// Who made it.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// The pages it lies on.

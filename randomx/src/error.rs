@@ -24,6 +24,9 @@ pub enum Error {
     /// What another worker sent is not the dataset of the key.
     #[error("what was received is not the dataset of this key: item {0} is wrong")]
     WrongItem(usize),
+    /// What another worker sent is not what was computed elsewhere for this key.
+    #[error("what was received is not the dataset of this key: its digest is not the accepted one")]
+    WrongDigest,
     /// Another worker sent more, or less, than a dataset.
     #[error("what was received is not as long as a dataset")]
     WrongLength,

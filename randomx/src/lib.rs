@@ -26,7 +26,7 @@ mod vector;
 mod vm;
 
 pub use cache::Cache;
-pub use dataset::{Build, Dataset};
+pub use dataset::{Build, Dataset, Origin};
 pub use digest::DIGEST_BYTES;
 pub use error::Error;
 pub use ffi::Flags;

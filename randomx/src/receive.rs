@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::region::Region;
-use crate::{Build, Cache, DATASET_BYTES, Dataset, Error, ITEM_BYTES, ITEMS, Pages};
+use crate::{Build, Cache, DATASET_BYTES, DIGEST_BYTES, Dataset, Error, ITEM_BYTES, ITEMS, Origin, Pages};
 
 /// A dataset of which only the beginning is there.
 #[derive(Debug)]
@@ -42,16 +42,25 @@ impl Incoming {
         Ok(())
     }
 
-    /// The dataset, after the items named by `checked` (of any number, as random as the sender must not foresee) were compared with
-    /// those computed from `cache`.
+    /// The dataset, after its digest was compared with the accepted one, where that is known, on up to `threads` threads; and the
+    /// items named by `checked` (of any number, as random as the sender must not foresee) with those computed from `cache`.
     ///
     /// # Errors
-    /// [`Error::WrongLength`], [`Error::WrongItem`]
-    pub fn finish(self, cache: &Cache, checked: impl Iterator<Item = u64>) -> Result<Dataset, Error> {
+    /// [`Error::WrongLength`], [`Error::WrongDigest`], [`Error::WrongItem`]
+    pub fn finish(
+        self,
+        cache: &Cache,
+        accepted: Option<[u8; DIGEST_BYTES]>,
+        threads: usize,
+        checked: impl Iterator<Item = u64>,
+    ) -> Result<Dataset, Error> {
         if self.filled != DATASET_BYTES {
             return Err(Error::WrongLength);
         }
-        let dataset = Dataset::of(self.region, self.largest);
+        let dataset = Dataset::of(self.region, self.largest, Origin::Received);
+        if accepted.is_some_and(|accepted| dataset.digest(threads) != accepted) {
+            return Err(Error::WrongDigest);
+        }
         for index in checked.map(|number| (number % ITEMS as u64) as usize) {
             if dataset.bytes()[index * ITEM_BYTES..][..ITEM_BYTES] != cache.item(index) {
                 return Err(Error::WrongItem(index));
@@ -70,13 +79,13 @@ mod tests {
         let cache = Cache::new(b"test key 000").unwrap();
         let build = Build::new(1);
         let incoming = Incoming::new(Pages::Small).unwrap();
-        assert_eq!(incoming.finish(&cache, 0..1).unwrap_err(), Error::WrongLength);
+        assert_eq!(incoming.finish(&cache, None, 1, 0..1).unwrap_err(), Error::WrongLength);
         let mut incoming = Incoming::new(Pages::Small).unwrap();
         incoming.push(&cache.item(0), &build).unwrap();
         incoming.push(&[1; 6], &build).unwrap();
         incoming.filled = DATASET_BYTES;
         assert_eq!(incoming.push(&[0], &build).unwrap_err(), Error::WrongLength);
-        assert_eq!(incoming.finish(&cache, [0, 5].into_iter()).unwrap_err(), Error::WrongItem(5));
+        assert_eq!(incoming.finish(&cache, None, 1, [0, 5].into_iter()).unwrap_err(), Error::WrongItem(5));
         build.stop();
         assert_eq!(Incoming::new(Pages::Small).unwrap().push(&[0], &build).unwrap_err(), Error::Stopped);
     }

@@ -137,12 +137,22 @@ impl Drop for Region {
 
 #[cfg(target_os = "linux")]
 fn is_hugetlbfs(file: &File) -> bool {
+    file_system(file).is_some_and(|found| found.f_type == libc::HUGETLBFS_MAGIC)
+}
+
+/// Whether a file lies on hugetlbfs or tmpfs, which forget it with the power.
+#[cfg(target_os = "linux")]
+pub fn is_in_memory(file: &File) -> bool {
+    file_system(file).is_some_and(|found| [libc::HUGETLBFS_MAGIC, libc::TMPFS_MAGIC].contains(&found.f_type))
+}
+
+#[cfg(target_os = "linux")]
+fn file_system(file: &File) -> Option<libc::statfs> {
     // SAFETY: all zero is a valid value of this plain struct, which the call fills.
-    let found = unsafe {
+    unsafe {
         let mut found: libc::statfs = std::mem::zeroed();
         (libc::fstatfs(file.as_raw_fd(), &raw mut found) == 0).then_some(found)
-    };
-    found.is_some_and(|found| found.f_type == libc::HUGETLBFS_MAGIC)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Whoever finds no complete file builds one under an exclusive lock; whoever uses one holds a shared lock; the last one removes
 //! the file. The kernel drops the locks of a process that died, and a file is complete only when its trailer says so: it is
-//! written last, with a digest that everybody checks.
+//! written last. That is what a process that died half-way is told by. The digest in it, which everybody checks, finds what was
+//! damaged since; such a file is taken away and built again.
 #![allow(unsafe_code)]
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -11,21 +12,22 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::digest::DIGEST_BYTES;
-use crate::region::Region;
-use crate::{Build, Cache, DATASET_BYTES, Dataset, Error};
+use crate::digest::{self, DIGEST_BYTES};
+use crate::region::{Region, is_in_memory};
+use crate::{Build, Cache, DATASET_BYTES, Dataset, Error, Origin};
 
-const MAGIC: [u8; 8] = *b"FLOTARX1";
+const MAGIC: [u8; 8] = *b"FLOTARX2";
 /// A dataset is one item short of whole huge pages: there the trailer has its place.
 const FILE_BYTES: usize = DATASET_BYTES.next_multiple_of(2 * 1024 * 1024);
 const MAGIC_AT: usize = DATASET_BYTES;
 const DIGEST_AT: usize = MAGIC_AT + MAGIC.len();
-const _: () = assert!(DIGEST_AT + DIGEST_BYTES <= FILE_BYTES);
+const _: () = assert!(DIGEST_AT + DIGEST_BYTES <= FILE_BYTES && MAGIC_AT.is_multiple_of(size_of::<u64>()));
 /// How often it is looked whether another process has finished.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -58,26 +60,55 @@ impl Dataset {
         build: &Build,
     ) -> Result<Self, Error> {
         prepare(directory)?;
-        let path = directory.join(format!("{}.dataset", hex::encode(&Sha256::digest(key)[..16])));
+        let path = place(directory, key);
         loop {
-            let file = open(&path)?;
+            let file = open(&path, true).map_err(failed("can't be opened"))?;
             match claim(&file, &path, build)? {
                 Claim::Gone => {}
-                Claim::Complete => return Self::complete(InUse { file, path }, build),
+                Claim::Complete => {
+                    if let Some(dataset) = Self::complete(InUse { file, path: path.clone() }, build)? {
+                        return Ok(dataset);
+                    }
+                }
                 Claim::Ours => return Self::fill(InUse { file, path }, &cache()?, build),
             }
         }
     }
 
-    fn complete(in_use: InUse, build: &Build) -> Result<Self, Error> {
-        let region = map(&in_use.file, false)?;
-        let digest = trailer(&region).get(MAGIC.len()..).map(<[u8]>::to_vec);
-        let dataset = Self::of(region, build.largest).in_use(in_use);
-        build.finish();
-        match dataset.digest(build.threads) {
-            actual if digest.is_some_and(|said| said.starts_with(&actual)) => Ok(dataset),
-            _ => Err(Error::Shared("is damaged; remove it when no worker uses it", io::ErrorKind::InvalidData)),
+    /// The same where another process has it complete; else nothing is waited for or built. Takes `threads` threads for a moment.
+    ///
+    /// # Errors
+    /// [`Error::Shared`]
+    pub fn adopt(directory: &Path, key: &[u8], threads: usize) -> Result<Option<Self>, Error> {
+        prepare(directory)?;
+        let path = place(directory, key);
+        let file = match open(&path, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(failed("can't be opened"))?,
+        };
+        if got(file.try_lock_shared())? && is_at(&file, &path) && is_complete(&file) {
+            Self::complete(InUse { file, path }, &Build::new(threads))
+        } else {
+            Ok(None)
         }
+    }
+
+    /// `None` where the file is damaged: it is taken away.
+    fn complete(in_use: InUse, build: &Build) -> Result<Option<Self>, Error> {
+        let region = map(&in_use.file, false)?;
+        let said = trailer(&region)[MAGIC.len()..][..DIGEST_BYTES].to_vec();
+        // SAFETY: the mapping is that long; under a lock nobody writes there.
+        let items = unsafe { std::slice::from_raw_parts(region.memory().as_ptr(), DATASET_BYTES) };
+        // Reads all of it, so that afterwards it is known on what pages it lies.
+        let digest = digest::of(items, build.threads);
+        if said == digest {
+            build.finish();
+            return Ok(Some(Self::of(region, build.largest, Origin::Mapped).digested(digest).in_use(in_use)));
+        }
+        if is_at(&in_use.file, &in_use.path) {
+            fs::remove_file(&in_use.path).map_err(failed("is damaged and can't be removed"))?;
+        }
+        Ok(None)
     }
 
     fn fill(in_use: InUse, cache: &Arc<Cache>, build: &Build) -> Result<Self, Error> {
@@ -87,12 +118,13 @@ impl Dataset {
         let region = map(&in_use.file, true)?;
         crate::dataset::compute(cache, build, &region)?;
         let memory = region.memory().as_ptr();
-        let dataset = Self::of(region, build.largest);
+        let dataset = Self::of(region, build.largest, Origin::Computed);
         let digest = dataset.digest(build.threads);
-        // SAFETY: the trailer lies within the file, behind the items, and nobody reads it while this process has the lock.
+        // SAFETY: the trailer lies within the file, behind the items and aligned, and nobody reads it while this process has the lock.
         unsafe {
             memory.add(DIGEST_AT).copy_from_nonoverlapping(digest.as_ptr(), digest.len());
-            memory.add(MAGIC_AT).copy_from_nonoverlapping(MAGIC.as_ptr(), MAGIC.len());
+            // Last, whatever the compiler thinks of it.
+            AtomicU64::from_ptr(memory.add(MAGIC_AT).cast()).store(u64::from_ne_bytes(MAGIC), Ordering::Release);
         }
         // Another may come between the two locks; it finds the file complete.
         in_use.file.lock_shared().map_err(failed("can't be locked"))?;
@@ -106,17 +138,28 @@ fn prepare(directory: &Path) -> Result<(), Error> {
     let found = made.and_then(|()| fs::metadata(directory)).map_err(failed("can't be made"))?;
     // SAFETY: takes nothing and only asks who this is.
     let own = found.uid() == unsafe { libc::geteuid() };
-    if own && found.mode() & 0o022 == 0 {
+    if !own || found.mode() & 0o022 != 0 {
+        return Err(Error::Shared(
+            "must belong to this user, and no other may write there",
+            io::ErrorKind::PermissionDenied,
+        ));
+    }
+    // After a loss of power a disk may hold the trailer and not what it speaks of.
+    if File::open(directory).is_ok_and(|opened| is_in_memory(&opened)) {
         Ok(())
     } else {
-        Err(Error::Shared("must belong to this user, and no other may write there", io::ErrorKind::PermissionDenied))
+        Err(Error::Shared("must lie in a directory on hugetlbfs or tmpfs", io::ErrorKind::Unsupported))
     }
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+fn place(directory: &Path, key: &[u8]) -> PathBuf {
+    directory.join(format!("{}.dataset", hex::encode(&Sha256::digest(key)[..16])))
+}
+
+fn open(path: &Path, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    options.open(path).map_err(failed("can't be opened"))
+    options.read(true).write(true).create(create).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(path)
 }
 
 enum Claim {

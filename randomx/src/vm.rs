@@ -161,6 +161,10 @@ impl Library {
             }
             batch.hashed(hash);
         }
+        if batch.gives_up() {
+            // The next `first` begins anew.
+            return;
+        }
         // SAFETY: as above; ends what `first` began.
         unsafe { ffi::randomx_calculate_hash_last(vm, hash.as_mut_ptr().cast()) };
         batch.hashed(hash);
@@ -186,6 +190,10 @@ pub trait Batch {
     fn next(&mut self) -> Option<&[u8]>;
     /// The hash of the oldest input that has none yet.
     fn hashed(&mut self, hash: [u8; HASH_BYTES]);
+    /// After the end: whether the last input needs no hash any more, which saves the time of one.
+    fn gives_up(&self) -> bool {
+        false
+    }
 }
 
 /// A batch of one.
@@ -252,6 +260,34 @@ mod tests {
         fn hashed(&mut self, _: [u8; HASH_BYTES]) {
             self.1.push(mxcsr());
         }
+    }
+
+    /// Gives up after its second input.
+    struct Quitter(Vec<[u8; HASH_BYTES]>, u32);
+
+    impl Batch for Quitter {
+        fn next(&mut self) -> Option<&[u8]> {
+            self.1 += 1;
+            (self.1 <= 2).then_some(b"input")
+        }
+        fn hashed(&mut self, hash: [u8; HASH_BYTES]) {
+            self.0.push(hash);
+        }
+        fn gives_up(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_batch_that_gives_up_leaves_its_last_input_unhashed_and_the_machine_usable() {
+        let mut vm = Vm::light(&Arc::new(Cache::new(b"key").unwrap())).unwrap();
+        let hash = vm.hash(b"input");
+        for _ in 0..2 {
+            let mut quitter = Quitter(Vec::new(), 0);
+            vm.run(&mut quitter);
+            assert_eq!(quitter.0, [hash]);
+        }
+        assert_eq!(vm.hash(b"input"), hash);
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! Unary calls to the master for one attempt: a payload that was too large for MQTT, and the user's own API key.
+//! Unary calls to the master: for one attempt a payload that was too large for MQTT, and the user's own API key; for a dataset that
+//! comes from another worker the digest that it must have.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use flota_proto::kinds::{Kind, Payload};
 use flota_proto::v1::worker_callback_client::WorkerCallbackClient;
 use flota_proto::{BODY_BYTES_MAX, WorkerId, v1};
+use flota_randomx::DIGEST_BYTES;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -15,6 +18,7 @@ use tonic::{Code, Request, Status};
 
 use crate::attempt;
 use crate::executor::Failure;
+use crate::peer::Digests;
 use crate::table::Key;
 
 /// How long a call is repeated while the master cannot be reached.
@@ -23,7 +27,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The way to the master that the Report stream keeps open.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Calls {
     pub(crate) channel: watch::Receiver<Option<Channel>>,
     pub(crate) worker: WorkerId,
@@ -107,6 +111,26 @@ impl Calls {
                 }
                 outcome => return outcome,
             }
+        }
+    }
+}
+
+#[async_trait]
+impl Digests for Calls {
+    async fn accepted(&self, key: &[u8]) -> Result<Option<[u8; DIGEST_BYTES]>, String> {
+        let channel = self.channel.borrow().clone().ok_or("no connection to the master")?;
+        let mut client = WorkerCallbackClient::new(channel);
+        let message = v1::AcceptedDigestRequest { key: key.to_vec().into() };
+        let asked = client.accepted_digest(authorised(message, self.token.as_ref()));
+        let answered = tokio::time::timeout(CALL_TIMEOUT, asked).await.map_err(|_| "no answer from the master")?;
+        match answered {
+            Ok(response) => match &response.into_inner().digest[..] {
+                [] => Ok(None),
+                digest => digest.try_into().map(Some).map_err(|_| "it is not 32 bytes long".to_owned()),
+            },
+            // An older master, which knows none.
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            Err(status) => Err(status.message().to_owned()),
         }
     }
 }

@@ -91,6 +91,7 @@ impl Worker {
         let channel = watch::channel(None).0;
         let calls =
             Calls { channel: channel.subscribe(), worker: config.worker_id.clone(), token: config.token.clone() };
+        executors.iter().for_each(|executor| executor.trust(Arc::new(calls.clone())));
         let peer = peer_server(&config, &executors).await?;
         let runner = Runner::new(executors, &register.slots, &register.prefetch, calls, Arc::new(spool), Arc::new(log));
         if !restored.is_empty() {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flota_proto::kinds::RANDOMX_KEY_BYTES_MAX;
 use flota_proto::simple::worker_callback_server::WorkerCallbackServer as SimpleServer;
 use flota_proto::v1::worker_callback_server::{WorkerCallback, WorkerCallbackServer};
 use flota_proto::{GRPC_MESSAGE_BYTES_MAX, UnitId, WorkerId, v1};
@@ -183,6 +184,20 @@ impl WorkerCallback for Full {
         let (unit, worker) = (unit(&unit_id)?, worker(&worker_id)?);
         let key = self.handle.lease_credential(unit, attempt, worker).await.map_err(status::from_refused)?;
         Ok(Response::new(v1::LeaseCredentialResponse { api_key: key.expose_secret().to_owned() }))
+    }
+
+    async fn accepted_digest(
+        &self,
+        request: Request<v1::AcceptedDigestRequest>,
+    ) -> Result<Response<v1::AcceptedDigestResponse>, Status> {
+        self.token.demand(request.metadata())?;
+        let key = request.into_inner().key;
+        if key.len() > RANDOMX_KEY_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("key: at most {RANDOMX_KEY_BYTES_MAX} bytes")));
+        }
+        let digest = self.handle.accepted_digest(key.to_vec()).await.map_err(status::from_refused)?;
+        let digest = digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest));
+        Ok(Response::new(v1::AcceptedDigestResponse { digest }))
     }
 }
 

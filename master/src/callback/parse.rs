@@ -1,11 +1,12 @@
 //! From a worker's messages to a [`Report`] with parsed ids and bounded texts. What is malformed is left out and counted:
 //! one bad item is no reason to lose the others.
 
-use flota_proto::kinds::Found;
+use flota_proto::kinds::{Found, RANDOMX_KEY_BYTES_MAX};
 use flota_proto::mqtt::Load;
 use flota_proto::{UnitId, rest, v1};
 
 use super::parts::{Parts, Whole};
+use crate::core::DATASET_DIGEST_BYTES;
 use crate::handle::{Heartbeat, Report, UnitFailure, UnitResult, UnitText};
 
 /// How much of what has arrived goes into one report.
@@ -18,6 +19,8 @@ const TEXT_BYTES_MAX: usize = 4096;
 const WORD_BYTES_MAX: usize = 128;
 /// A machine is warm for few keys.
 const WARM_KEYS_MAX: usize = 64;
+/// It computes few datasets.
+const COMPUTED_MAX: usize = 8;
 
 /// Collects messages into one report.
 #[derive(Debug, Default)]
@@ -123,7 +126,7 @@ impl Collector {
 
     /// The newest heartbeat says all; but each extends leases of its own.
     fn heartbeat(&mut self, heartbeat: v1::Heartbeat) {
-        let v1::Heartbeat { running, load, hashrate, mut warm_keys } = heartbeat;
+        let v1::Heartbeat { running, load, hashrate, mut warm_keys, computed } = heartbeat;
         let mut running = self.attempts(running);
         self.items += running.len() + 1;
         warm_keys.truncate(WARM_KEYS_MAX);
@@ -133,9 +136,11 @@ impl Collector {
             running.sort_unstable();
             running.dedup();
         }
+        let computed = computed.into_iter().filter_map(dataset).take(COMPUTED_MAX).collect();
         let load = load.map(|v1::Load { cpu, memory }| Load { cpu: share(cpu), memory: share(memory) });
         let hashrate = if hashrate.is_finite() { hashrate.max(0.0) } else { 0.0 };
-        self.report.heartbeat = Some(Heartbeat { running, load: load.unwrap_or_default(), hashrate, warm_keys });
+        let load = load.unwrap_or_default();
+        self.report.heartbeat = Some(Heartbeat { running, load, hashrate, warm_keys, computed });
     }
 
     fn progress(&mut self, progress: v1::Progress) {
@@ -172,6 +177,12 @@ impl Collector {
             report.failures.push(UnitFailure { unit, attempt, error, retryable, retry_after_ms });
         });
     }
+}
+
+/// A dataset's key and digest; `None` where they can't be those.
+fn dataset(said: v1::DatasetDigest) -> Option<(Vec<u8>, [u8; DATASET_DIGEST_BYTES])> {
+    let key = said.key.to_vec();
+    Some((key, (*said.digest).try_into().ok()?)).filter(|(key, _)| key.len() <= RANDOMX_KEY_BYTES_MAX)
 }
 
 /// 0 to 1, whatever was sent.
@@ -224,6 +235,12 @@ mod tests {
                 heartbeat: Some(v1::Heartbeat {
                     hashrate: f64::NAN,
                     warm_keys: vec!["zz".into(), "ab".into()],
+                    computed: [(1, 32), (1, 31), (61, 32), (60, 32)]
+                        .map(|(key, digest)| v1::DatasetDigest {
+                            key: vec![7; key].into(),
+                            digest: vec![9; digest].into(),
+                        })
+                        .into(),
                     ..Default::default()
                 }),
                 ..Default::default()
@@ -235,6 +252,7 @@ mod tests {
         assert_eq!(fractions, [0.0, 0.0, 0.0, 1.0, 0.5]);
         let heartbeat = report.heartbeat.expect("it was sent");
         assert_eq!((heartbeat.hashrate, heartbeat.warm_keys), (0.0, vec!["ab".to_owned()]));
+        assert_eq!(heartbeat.computed, [(vec![7], [9; 32]), (vec![7; 60], [9; 32])]);
     }
 
     #[test]

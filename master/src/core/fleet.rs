@@ -7,6 +7,7 @@ use std::sync::Arc;
 use flota_proto::mqtt::{Capabilities, Load, RandomxState, Register, WorkerState};
 use flota_proto::{Algorithm, Class, Kind, Timestamp, UnitId, WorkerId};
 
+use super::digests::DATASET_DIGEST_BYTES;
 use super::job::Seq;
 use super::queue::Shape;
 use super::standing::{Recent, Standing};
@@ -87,6 +88,8 @@ pub struct Worker {
     pub randomx: Option<Box<RandomxState>>,
     /// RandomX keys (hex) for which it is warm.
     pub warm_keys: BTreeSet<Arc<str>>,
+    /// RandomX keys and digests of datasets that it computed itself, by its own word.
+    pub computed: Vec<(Vec<u8>, [u8; DATASET_DIGEST_BYTES])>,
     /// Hashes a second of each algorithm, measured over its units.
     pub speeds: BTreeMap<Algorithm, f64>,
     /// Since when its stream is up.
@@ -169,6 +172,7 @@ impl Worker {
             algorithms: BTreeMap::new(),
             randomx: None,
             warm_keys: BTreeSet::new(),
+            computed: Vec::new(),
             speeds: BTreeMap::new(),
             connected_at: None,
             last_seen_at: now,

@@ -7,6 +7,7 @@ mod audit;
 mod check;
 mod clock;
 mod defect;
+mod digests;
 mod fleet;
 mod gather;
 mod job;
@@ -36,6 +37,7 @@ pub(crate) use check::mix;
 pub use check::{Check, Verdict};
 #[cfg(feature = "seeded-defects")]
 pub use defect::Defect;
+pub use digests::{DATASET_DIGEST_BYTES, Digest};
 pub use fleet::{DEMO_MODEL, Desired};
 pub use job::{Event, Seq, What};
 pub use reports::Asked;

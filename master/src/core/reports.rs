@@ -246,6 +246,7 @@ impl Core {
             worker.load = heartbeat.load;
             worker.hashrate = heartbeat.hashrate;
             worker.warm_keys = heartbeat.warm_keys.iter().map(|key| key.as_str().into()).collect();
+            worker.computed = heartbeat.computed;
         });
     }
 

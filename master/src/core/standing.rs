@@ -79,13 +79,16 @@ impl Standing {
 
     /// How many hashes of its next unit are computed again.
     pub fn samples(&self, entropy: u64) -> u32 {
-        if self.wrong > 0 && self.checked < ONCE_WRONG_UNTIL {
-            SAMPLES_ONCE_WRONG
-        } else if self.checked < NEW_UNTIL {
-            SAMPLES_NEW
-        } else {
-            u32::from(entropy.is_multiple_of(TRUSTED_ONE_IN))
+        match (self.is_known(), self.wrong) {
+            (true, _) => u32::from(entropy.is_multiple_of(TRUSTED_ONE_IN)),
+            (false, 0) => SAMPLES_NEW,
+            (false, _) => SAMPLES_ONCE_WRONG,
         }
+    }
+
+    /// Whether enough of its hashes were right.
+    pub fn is_known(&self) -> bool {
+        self.checked >= if self.wrong > 0 { ONCE_WRONG_UNTIL } else { NEW_UNTIL }
     }
 }
 

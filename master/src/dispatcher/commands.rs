@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{Dispatcher, Moment, SimpleWorkers};
-use crate::core::Input;
 use crate::core::record::StoredJob;
+use crate::core::{DATASET_DIGEST_BYTES, Digest, Input};
 use crate::handle::{Command, Hello, Refused, Reply, StreamId, WorkerControl};
 
 impl Dispatcher {
@@ -64,6 +64,7 @@ impl Dispatcher {
             Command::LeaseCredential { unit, attempt, worker, reply } => {
                 let _ = reply.send(self.lease_credential(unit, attempt, &worker));
             }
+            Command::AcceptedDigest { key, reply } => drop(reply.send(Ok(self.accepted_digest(&key)))),
             Command::Usage { query, reply } => self.usage(at, query, reply),
             Command::Models { reply } => {
                 let models = self.core.models_view();
@@ -157,6 +158,22 @@ impl Dispatcher {
                 }
             }
             Err(refused) => drop(reply.send(Err(refused))),
+        }
+    }
+
+    /// Where two say otherwise, who asks has only its own check of random items.
+    fn accepted_digest(&self, key: &[u8]) -> Option<[u8; DATASET_DIGEST_BYTES]> {
+        match self.core.dataset_digest(key) {
+            Digest::Accepted(digest) => Some(digest),
+            Digest::Unknown => None,
+            Digest::Disputed => {
+                let key = hex::encode(key);
+                warn!(
+                    key,
+                    "workers whose hashes are right computed different RandomX datasets of one key: none is accepted"
+                );
+                None
+            }
         }
     }
 

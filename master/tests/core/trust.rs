@@ -1,6 +1,6 @@
 //! Nothing is believed: results that are checked before they count, workers that lie or fail again and again.
 
-use flota_master::core::{Check, Effect, Input, Limits, Moment, Verdict, Verify};
+use flota_master::core::{Check, Digest, Effect, Input, Limits, Moment, Verdict, Verify};
 use flota_master::handle::{Heartbeat, Hello, Report, StreamId, UnitFailure, WorkerControl};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::{RandomxState, WorkerState, WorkerStatus};
@@ -160,6 +160,61 @@ fn a_liar_is_set_aside_and_all_it_did_for_live_jobs_is_computed_again() {
     let view = fleet.core.job_view(id).unwrap();
     let result: serde_json::Value = serde_json::from_str(view.result.unwrap().get()).unwrap();
     assert_eq!((&result["covered"], &result["hashes_computed"]), (&serde_json::json!([[0, 1_000]]), &1_000.into()));
+}
+
+fn computed(key: &[u8], digest: u8) -> Report {
+    let heartbeat = Heartbeat { computed: vec![(key.to_vec(), [digest; 32])], ..Heartbeat::default() };
+    Report { heartbeat: Some(heartbeat), ..Report::default() }
+}
+
+/// Lets enough of the hashes of a worker be right.
+fn becomes_known(fleet: &mut Fleet, stream: StreamId) {
+    let mut next = task(&fleet.submit(search(1 << 20)));
+    for _ in 0..16 {
+        let effects = fleet.report(stream, covered(&next));
+        let found = check(&effects);
+        next = task(&effects);
+        verdict(fleet, &found, Verdict::Right(4));
+    }
+    fleet.handle(Input::Cancel(next.unit.job)).unwrap();
+}
+
+#[test]
+fn the_digest_of_a_dataset_is_that_of_workers_whose_hashes_were_right() {
+    let mut fleet = checking();
+    let (first, _) = fleet.worker("first");
+    fleet.report(first, computed(b"k", 1));
+    assert_eq!(fleet.core.dataset_digest(b"k"), Digest::Unknown, "little is known of it");
+    becomes_known(&mut fleet, first);
+    assert_eq!(fleet.core.dataset_digest(b"k"), Digest::Accepted([1; 32]));
+    assert_eq!(fleet.core.dataset_digest(b"other"), Digest::Unknown);
+    fleet.handle(Input::Close(first)).unwrap();
+    assert_eq!(fleet.core.dataset_digest(b"k"), Digest::Accepted([1; 32]), "it is not worth less without it");
+
+    let (second, _) = fleet.worker("second");
+    fleet.report(second, computed(b"k", 2));
+    assert_eq!(fleet.core.dataset_digest(b"k"), Digest::Accepted([1; 32]));
+    becomes_known(&mut fleet, second);
+    assert_eq!(fleet.core.dataset_digest(b"k"), Digest::Disputed);
+
+    // Of a known worker not every unit is checked.
+    let found = (0..100).find_map(|entropy| {
+        let lie = task(&fleet.submit(search(10)));
+        let at = Moment { now: fleet.now, entropy };
+        let effects = fleet.core.handle(at, Input::Report(second, Box::new(covered(&lie)))).unwrap();
+        effects.iter().any(|effect| matches!(effect, Effect::Check(_))).then(|| check(&effects))
+    });
+    let found = found.unwrap();
+    verdict(&mut fleet, &found, wrong());
+    assert_eq!(fleet.core.dataset_digest(b"k"), Digest::Accepted([1; 32]), "a liar's word is worth nothing");
+}
+
+#[test]
+fn where_nothing_is_checked_every_workers_word_on_a_dataset_counts() {
+    let mut fleet = Fleet::new();
+    let (stream, _) = fleet.worker("w1");
+    fleet.report(stream, computed(b"k", 1));
+    assert_eq!(fleet.core.dataset_digest(b"k"), Digest::Accepted([1; 32]));
 }
 
 #[test]

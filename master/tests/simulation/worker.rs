@@ -88,7 +88,13 @@ impl SimWorker {
 
     pub fn heartbeat(&self) -> Report {
         let running = self.held.keys().chain(self.finished.keys()).copied().collect();
-        let heartbeat = Heartbeat { running, load: Load::default(), hashrate: 10.0, warm_keys: vec!["00".into()] };
+        let heartbeat = Heartbeat {
+            running,
+            load: Load::default(),
+            hashrate: 10.0,
+            warm_keys: vec!["00".into()],
+            ..Heartbeat::default()
+        };
         Report { heartbeat: Some(heartbeat), ..Report::default() }
     }
 

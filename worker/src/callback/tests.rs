@@ -20,6 +20,7 @@ use crate::calls::Calls;
 use crate::executor::echo::Echo;
 use crate::executor::{Context, Executor, Failure, Output, Unit};
 use crate::log::Log;
+use crate::peer::Digests;
 use crate::spool::Spool;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -71,6 +72,20 @@ impl WorkerCallback for Stand {
     ) -> Result<Response<v1::LeaseCredentialResponse>, Status> {
         assert_eq!(authorization(&request), "Bearer secret");
         Ok(Response::new(v1::LeaseCredentialResponse { api_key: "the user's own".into() }))
+    }
+
+    async fn accepted_digest(
+        &self,
+        request: Request<v1::AcceptedDigestRequest>,
+    ) -> Result<Response<v1::AcceptedDigestResponse>, Status> {
+        assert_eq!(authorization(&request), "Bearer secret");
+        match &request.into_inner().key[..] {
+            b"known" => Ok(Response::new(v1::AcceptedDigestResponse { digest: vec![7; 32].into() })),
+            b"unknown" => Ok(Response::new(v1::AcceptedDigestResponse::default())),
+            b"short" => Ok(Response::new(v1::AcceptedDigestResponse { digest: vec![7; 31].into() })),
+            b"old" => Err(Status::unimplemented("an older master")),
+            _ => Err(Status::internal("broken")),
+        }
     }
 }
 
@@ -390,4 +405,19 @@ async fn the_last_reports_go_out_before_the_stream_ends() {
     assert!(within(open.from.message()).await.unwrap().is_none(), "the worker ends the stream");
     drop(open);
     within(bench.serving).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_master_is_asked_which_digest_a_dataset_must_have() {
+    let mut bench = bench(None).await;
+    assert!(bench.runner.calls.accepted(b"known").await.unwrap_err().contains("no connection"));
+    let (_open, _) = bench.welcomed().await;
+    within(bench.connected.wait_for(|connected| *connected)).await.unwrap();
+    let calls = &bench.runner.calls;
+    assert_eq!(calls.accepted(b"known").await, Ok(Some([7; 32])));
+    assert_eq!(calls.accepted(b"unknown").await, Ok(None));
+    assert_eq!(calls.accepted(b"old").await, Ok(None), "a master that does not know the call knows no digest");
+    for wrong in [&b"short"[..], b"broken"] {
+        assert!(calls.accepted(wrong).await.is_err());
+    }
 }

@@ -15,9 +15,11 @@ use bytes::Bytes;
 use flota_proto::kinds::{Found, Payload};
 use flota_proto::mqtt::RandomxState;
 use flota_proto::{Algorithm, Kind, UnitId};
-use flota_randomx::Dataset;
+use flota_randomx::{DIGEST_BYTES, Dataset};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
+
+use crate::peer::Digests;
 
 /// One attempt of a unit, as the executor gets it.
 pub struct Unit {
@@ -134,6 +136,14 @@ pub trait Executor: Send + Sync {
     fn dataset(&self, _key: &[u8]) -> Option<Arc<Dataset>> {
         None
     }
+
+    /// Keys and digests of the last RandomX datasets that it computed itself.
+    fn computed_datasets(&self) -> Vec<(Vec<u8>, [u8; DIGEST_BYTES])> {
+        Vec::new()
+    }
+
+    /// Whom to ask which digest a dataset must have that another worker gives.
+    fn trust(&self, _digests: Arc<dyn Digests>) {}
 
     /// With `held` the worker takes no units of this executor until told otherwise: work of its own accord stops, and memory is
     /// given back after a while.

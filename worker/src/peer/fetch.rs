@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use flota_common::clock;
 use flota_proto::v1;
 use flota_proto::v1::dataset_peer_client::DatasetPeerClient;
-use flota_randomx::{Build, Cache, DATASET_BYTES, Dataset, Error, Incoming};
+use flota_randomx::{Build, Cache, DATASET_BYTES, DIGEST_BYTES, Dataset, Error, Incoming};
 use rand::Rng;
 use secrecy::SecretString;
 use thiserror::Error as ThisError;
+use tokio::runtime::Runtime;
 use tonic::Status;
 use tonic::transport::Endpoint;
 
-use super::{MESSAGE_BYTES_MAX, WINDOW_BYTES};
+use super::{Digests, MESSAGE_BYTES_MAX, WINDOW_BYTES};
 use crate::calls::authorised;
 
 /// How many random items of a received dataset are computed. A hash reads 16,384: if one in 10,000 were wrong, four of five hashes
@@ -47,21 +48,42 @@ pub enum FetchError {
         /// As measured on some items.
         compute: Duration,
     },
+    /// Without its word nothing is fetched.
+    #[error("ask the master which digest it must have: {0}")]
+    Master(String),
     /// What came is not the dataset, or there is no memory for it, or the building was stopped.
     #[error(transparent)]
     Dataset(#[from] Error),
 }
 
 impl Peers {
-    /// The dataset of `cache` from the first peer that has it, on a thread that may block. `compute` is how long computing takes.
+    /// The dataset of `cache` from the first peer that has it, on a thread that may block. `compute` is how long computing takes;
+    /// `digests` says which digest it must have.
     ///
     /// # Errors
     /// Why the last peer gave none; `None` without peers.
-    pub fn fetch(&self, cache: &Cache, compute: Duration, build: &Build) -> Result<Dataset, Option<FetchError>> {
+    pub fn fetch(
+        &self,
+        cache: &Cache,
+        compute: Duration,
+        build: &Build,
+        digests: Option<&dyn Digests>,
+    ) -> Result<Dataset, Option<FetchError>> {
+        if self.addresses.is_empty() {
+            return Err(None);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Some(FetchError::Peer(error.to_string())))?;
+        let accepted = match digests {
+            Some(digests) => {
+                runtime.block_on(digests.accepted(cache.key())).map_err(|why| Some(FetchError::Master(why)))?
+            }
+            None => None,
+        };
         let mut last = None;
         for address in &self.addresses {
             build.begin_again();
-            match self.fetch_from(address, cache, compute, build) {
+            match self.fetch_from(&runtime, address, cache, accepted, compute, build) {
                 Ok(dataset) => return Ok(dataset),
                 Err(error @ FetchError::Dataset(Error::Stopped | Error::DatasetMemory)) => return Err(Some(error)),
                 Err(error) => {
@@ -76,16 +98,16 @@ impl Peers {
 
     fn fetch_from(
         &self,
+        runtime: &Runtime,
         address: &str,
         cache: &Cache,
+        accepted: Option<[u8; DIGEST_BYTES]>,
         compute: Duration,
         build: &Build,
     ) -> Result<Dataset, FetchError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| FetchError::Peer(error.to_string()))?;
         let incoming = runtime.block_on(self.receive(address, cache.key(), compute, build))?;
         let mut random = rand::rng();
-        Ok(incoming.finish(cache, (0..ITEMS_CHECKED).map(|_| random.random()))?)
+        Ok(incoming.finish(cache, accepted, build.threads, (0..ITEMS_CHECKED).map(|_| random.random()))?)
     }
 
     async fn receive(

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use flota_common::clock;
 use flota_proto::mqtt::{Load, RandomxState, Task, WorkerState};
 use flota_proto::{Algorithm, Class, Kind, Timestamp, UnitId, v1};
+use flota_randomx::DIGEST_BYTES;
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -289,6 +290,7 @@ impl Runner {
             load: Some(v1::Load { cpu: load.cpu, memory: load.memory }),
             hashrate: self.rates().get(&Algorithm::Randomx).copied().unwrap_or_default(),
             warm_keys: self.all.iter().flat_map(|executor| executor.warm_keys()).collect(),
+            computed: self.all.iter().flat_map(|executor| executor.computed_datasets()).map(digest).collect(),
         };
         self.show(|table| table.beat(heartbeat));
     }
@@ -378,6 +380,10 @@ impl Runner {
         let kept = self.runtime.spawn_blocking(move || spool.write(&reports, Durability::Synced)).await;
         debug!(count, kept = kept.unwrap_or(false), "kept unacknowledged results on disk");
     }
+}
+
+fn digest((key, digest): (Vec<u8>, [u8; DIGEST_BYTES])) -> v1::DatasetDigest {
+    v1::DatasetDigest { key: key.into(), digest: digest.to_vec().into() }
 }
 
 fn panicked() -> Ended {

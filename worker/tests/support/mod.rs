@@ -241,4 +241,11 @@ impl WorkerCallback for Stand {
     ) -> Result<Response<v1::LeaseCredentialResponse>, Status> {
         Err(Status::not_found("nothing"))
     }
+
+    async fn accepted_digest(
+        &self,
+        _: Request<v1::AcceptedDigestRequest>,
+    ) -> Result<Response<v1::AcceptedDigestResponse>, Status> {
+        Ok(Response::new(v1::AcceptedDigestResponse::default()))
+    }
 }

@@ -149,11 +149,14 @@ impl Crew {
         if ends.iter().all(Result::is_err) {
             return Err(ends.into_iter().find_map(Result::err).unwrap_or(Error::Threads));
         }
-        let done = self.enough.load(Ordering::SeqCst) || self.taken.load(Ordering::SeqCst) >= work.count();
+        let taken = self.taken.load(Ordering::SeqCst);
+        let done = self.enough.load(Ordering::SeqCst) || taken >= work.count();
+        // Whoever is told to stop leaves the last that it took.
+        let gave_up = self.hashed() < taken.min(work.count());
         Ok(match done {
-            true => Back::Done,
-            false if self.stop.is_cancelled() => Back::Stopped,
-            false => Back::Left,
+            true if !gave_up => Back::Done,
+            _ if self.stop.is_cancelled() => Back::Stopped,
+            _ => Back::Left,
         })
     }
 
@@ -228,6 +231,10 @@ impl Batch for Turn<'_> {
         }
         self.open.push_back(index);
         Some(work.input(index, self.buffer))
+    }
+
+    fn gives_up(&self) -> bool {
+        self.member.crew.stop.is_cancelled()
     }
 
     fn hashed(&mut self, hash: [u8; HASH_BYTES]) {

@@ -1,13 +1,15 @@
-//! The datasets of the last keys. One is built when it is worth its time and there is memory for it, on threads beside those that
-//! go on hashing in light mode; it is freed when nobody used it for long or its memory is needed.
+//! The datasets of the last keys. One that another process of this host shares is taken at once. Else one is built when it is worth
+//! its time and there is memory for it, on threads beside those that go on hashing in light mode. It is freed when nobody used it for
+//! long or its memory is needed.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flota_common::clock;
-use flota_randomx::{Build, DATASET_BYTES, Dataset, Error};
+use flota_randomx::{Build, DATASET_BYTES, DIGEST_BYTES, Dataset, Error, Origin, thread as own_thread};
 
 use super::machine;
 use super::maker::Maker;
@@ -20,17 +22,23 @@ const DATASETS_MAX: usize = 2;
 const COUNTED_MAX: usize = 16;
 /// After a failure it is not tried again for this long.
 const REST: Duration = Duration::from_secs(60);
+/// How many digests of datasets that were computed here are remembered.
+const COMPUTED_MAX: usize = 4;
+/// The lowest priority.
+const IDLE_NICE: u8 = 19;
 /// Below this much free memory an unused dataset goes at once.
 const SCARCE_BYTES: u64 = 256 << 20;
 
 /// The datasets of the last keys.
 #[derive(Debug)]
 pub struct Datasets {
-    maker: Maker,
+    pub maker: Maker,
     threads: usize,
     /// How long one that nobody uses keeps its memory.
     keep: Option<Duration>,
     held: AtomicBool,
+    /// So that two units with one key don't map its dataset twice.
+    adopting: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -41,6 +49,8 @@ struct State {
     /// Hashes asked for, by key, oldest first.
     demand: Vec<(Vec<u8>, u64)>,
     rest_until: Option<Instant>,
+    /// Keys and digests of what was computed here, oldest first.
+    computed: VecDeque<(Vec<u8>, [u8; DIGEST_BYTES])>,
 }
 
 #[derive(Debug)]
@@ -59,7 +69,8 @@ struct Building {
 impl Datasets {
     /// None yet; builds on `threads`.
     pub fn new(maker: Maker, threads: usize, keep: Option<Duration>) -> Self {
-        Self { maker, threads, keep, held: AtomicBool::new(false), state: Mutex::default() }
+        let (held, adopting) = (AtomicBool::new(false), Mutex::default());
+        Self { maker, threads, keep, held, adopting, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -83,6 +94,40 @@ impl Datasets {
     /// The keys of those that are ready.
     pub fn keys(&self) -> Vec<Vec<u8>> {
         self.lock().ready.iter().map(|entry| entry.key.clone()).collect()
+    }
+
+    /// Keys and digests of the last that were computed here.
+    pub fn computed(&self) -> Vec<(Vec<u8>, [u8; DIGEST_BYTES])> {
+        self.lock().computed.iter().cloned().collect()
+    }
+
+    /// Takes over the dataset of `key` where another process of this host has it: sooner done than a cache is made. Whether it is
+    /// ready now.
+    pub fn adopt(&self, key: &[u8]) -> bool {
+        let _alone = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_ready(key) {
+            return true;
+        }
+        let building = self.lock().building.as_ref().is_some_and(|building| building.key == key);
+        if building || self.held.load(Ordering::SeqCst) {
+            return false;
+        }
+        let begun = clock::instant();
+        let adopted = self.maker.adopt(key, self.threads);
+        adopted.map(|dataset| self.add(&mut self.lock(), key, dataset, begun)).is_some()
+    }
+
+    fn add(&self, state: &mut State, key: &[u8], dataset: Dataset, begun: Instant) -> Arc<Dataset> {
+        tracing::info!(
+            init_ms = begun.elapsed().as_millis() as u64,
+            pages = dataset.pages().as_str(),
+            threads = self.threads,
+            shared = dataset.is_shared(),
+            "RandomX dataset is ready"
+        );
+        let dataset = Arc::new(dataset);
+        state.ready.push(Entry { key: key.to_vec(), used: clock::instant(), dataset: dataset.clone() });
+        dataset
     }
 
     /// What is being built, and how far it is.
@@ -144,15 +189,11 @@ impl Datasets {
         state.building = None;
         match made {
             Ok(dataset) => {
-                tracing::info!(
-                    init_ms = begun.elapsed().as_millis() as u64,
-                    pages = dataset.pages().as_str(),
-                    threads = self.threads,
-                    shared = dataset.is_shared(),
-                    "RandomX dataset is ready"
-                );
-                let entry = Entry { key: key.to_vec(), used: clock::instant(), dataset: Arc::new(dataset) };
-                state.ready.push(entry);
+                let dataset = self.add(&mut state, key, dataset, begun);
+                drop(state);
+                if dataset.origin() == Origin::Computed {
+                    self.note_digest(key, &dataset);
+                }
             }
             Err(Error::Stopped) => tracing::info!("the building of a RandomX dataset was stopped"),
             Err(error) => {
@@ -160,6 +201,18 @@ impl Datasets {
                 tracing::warn!(%error, "hashing in light mode: failed to build a RandomX dataset");
             }
         }
+    }
+
+    /// For those who fetch it: it is used already meanwhile.
+    fn note_digest(&self, key: &[u8], dataset: &Dataset) {
+        own_thread::lower_priority(IDLE_NICE);
+        let digest = dataset.digest(1);
+        let mut state = self.lock();
+        state.computed.retain(|(known, _)| known != key);
+        if state.computed.len() >= COMPUTED_MAX {
+            state.computed.pop_front();
+        }
+        state.computed.push_back((key.to_vec(), digest));
     }
 
     /// With `held` nothing is built, and what is being built is given up.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flota_common::clock;
 use flota_proto::mqtt::{HashMode, RandomxState};
-use flota_randomx::{Dataset, Error, Pages};
+use flota_randomx::{DIGEST_BYTES, Dataset, Error, Pages};
 
 use super::super::manners::Manners;
 use super::super::rate::Rates;
@@ -17,6 +17,7 @@ use super::crew::{Back, Crew, Memory, Work};
 use super::datasets::Datasets;
 use super::maker::Maker;
 use super::{Mode, RandomxConfig, machine};
+use crate::peer::Digests;
 
 /// How often it is looked whether memory can be given back.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -75,7 +76,8 @@ impl Engine {
         warm: &dyn Fn(),
     ) -> Result<Option<&'static str>, Error> {
         let worth = self.datasets.note(key, work.count());
-        if self.mode == Mode::Fast || self.mode == Mode::Auto && worth {
+        let ready = self.mode != Mode::Light && self.datasets.adopt(key);
+        if !ready && (self.mode == Mode::Fast || self.mode == Mode::Auto && worth) {
             self.datasets.want(key);
         }
         loop {
@@ -152,6 +154,17 @@ impl Engine {
     /// The dataset of `key`, if it is ready.
     pub fn dataset(&self, key: &[u8]) -> Option<Arc<Dataset>> {
         self.datasets.get(key)
+    }
+
+    /// Keys and digests of the last datasets that were computed here.
+    pub fn computed(&self) -> Vec<(Vec<u8>, [u8; DIGEST_BYTES])> {
+        self.datasets.computed()
+    }
+
+    /// Whom to ask which digest a dataset must have that another worker gives.
+    pub fn trust(&self, digests: Arc<dyn Digests>) {
+        // The first: a worker has one master.
+        let _ = self.datasets.maker.digests.set(digests);
     }
 
     pub fn hold(&self, held: bool) {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use flota_common::clock;
 use flota_proto::mqtt::RandomxState;
 use flota_proto::{Algorithm, Kind};
-use flota_randomx::{Dataset, Error};
+use flota_randomx::{DIGEST_BYTES, Dataset, Error};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,7 @@ use self::crew::{Computed, Crew, Work};
 use self::engine::Engine;
 use self::job::Job;
 use super::{Context, Executor, Failure, Output, Unit};
+use crate::peer::Digests;
 use crate::peer::fetch::Peers;
 
 /// How often it is told how far a unit is.
@@ -226,6 +227,14 @@ impl Executor for RandomxExecutor {
 
     fn dataset(&self, key: &[u8]) -> Option<Arc<Dataset>> {
         self.engine.dataset(key)
+    }
+
+    fn computed_datasets(&self) -> Vec<(Vec<u8>, [u8; DIGEST_BYTES])> {
+        self.engine.computed()
+    }
+
+    fn trust(&self, digests: Arc<dyn Digests>) {
+        self.engine.trust(digests);
     }
 
     fn hold(&self, held: bool) {
