@@ -65,6 +65,8 @@ pub enum Aside {
     DropKey(JobId),
     /// Adds to the ledger.
     Used(UsageRow),
+    /// A job, or one unit of it, is of a worker that was found to lie.
+    Suspect(JobId, Option<u32>),
     /// A conversation begins.
     Begin(ConversationRow),
     /// A conversation gets a title.

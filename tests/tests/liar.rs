@@ -1,6 +1,7 @@
 //! A worker that invents its results is found out, set aside, and what it did is computed again by others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use flota_proto::kinds::{HashResult, Payload, SearchResult};
 use flota_proto::{Algorithm, Kind};
 use flota_tests::until::until_within;
 use flota_tests::{Mosquitto, Node, Rest, node::workers_ready};
+use flota_worker::executor::randomx::{RandomxConfig, RandomxExecutor};
 use flota_worker::executor::{Context, Executor, Failure, Output, Unit};
 use flota_worker::{RunningWorker, Worker, WorkerConfig};
 use rand::Rng;
@@ -16,8 +18,11 @@ use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Answers at once, with anything.
-struct Liar;
+/// Answers at once, with anything; honest until it is told to lie, where it has something to compute with.
+struct Liar {
+    honest: Option<RandomxExecutor>,
+    lies: Arc<AtomicBool>,
+}
 
 fn invented(bytes: u64) -> Vec<u8> {
     (0..bytes).map(|_| rand::rng().random()).collect()
@@ -29,7 +34,10 @@ impl Executor for Liar {
         &Kind::ALL
     }
 
-    async fn execute(&self, unit: Unit, _: Context) -> Result<Output, Failure> {
+    async fn execute(&self, unit: Unit, context: Context) -> Result<Output, Failure> {
+        if let Some(honest) = self.honest.as_ref().filter(|_| !self.lies.load(Ordering::SeqCst)) {
+            return honest.execute(unit, context).await;
+        }
         let json = match (unit.payload, unit.kind.algorithm()) {
             (Payload::Hash(payload), _) => {
                 let hashes = payload.inputs.iter().map(|_| invented(32).into()).collect();
@@ -52,18 +60,25 @@ struct Fleet {
     broker: Mosquitto,
     master: Node,
     liar: RunningWorker,
+    lies: Arc<AtomicBool>,
     _directory: TempDir,
 }
 
 impl Fleet {
     async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(honest: Option<RandomxExecutor>) -> Self {
         let broker = Mosquitto::start().await;
         let master = Node::master(&broker.url()).start().await;
         let directory = TempDir::new().expect("a directory");
         let config = WorkerConfig::new("liar".parse().expect("an id"), &broker.url(), directory.path().to_owned());
-        let liar = Worker::start(config, vec![Arc::new(Liar)]).await.expect("the liar starts");
+        let lies = Arc::new(AtomicBool::new(false));
+        let executor = Liar { honest, lies: lies.clone() };
+        let liar = Worker::start(config, vec![Arc::new(executor)]).await.expect("the liar starts");
         workers_ready(&master.rest(), 1).await;
-        Self { broker, master, liar, _directory: directory }
+        Self { broker, master, liar, lies, _directory: directory }
     }
 }
 
@@ -134,5 +149,44 @@ async fn invented_hashes_are_caught_with_the_first_and_the_liar_returns_by_the_o
     rest.post(&format!("/jobs/{job}/cancel"), &json!({})).await.expect(200);
     let released = rest.post("/workers/liar/resume", &json!({})).await.expect(200);
     assert_eq!(released.body["status"], "idle", "{}", released.body);
+    fleet.liar.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_liar_did_before_is_marked_and_given_to_nobody_else() {
+    let fleet = Fleet::with(Some(RandomxExecutor::new(RandomxConfig::default()))).await;
+    let rest = fleet.master.rest();
+    let asked = json!({"kind": "randomx.hash", "payload": {"key": "6b", "inputs": ["00", "01"]}});
+    let first = rest.submit(asked.clone()).await;
+    let result = rest.completed(&first).await["result"].clone();
+    let given = rest.submit(asked.clone()).await;
+    assert_eq!(rest.completed(&given).await["workers"], json!([]), "an earlier result is used");
+    assert!(rest.job(&first).await.get("suspect").is_none());
+
+    fleet.lies.store(true, Ordering::SeqCst);
+    let other = json!({"kind": "randomx.hash", "payload": {"key": "6b", "inputs": ["02", "03"]}});
+    let lie = rest.submit(other).await;
+    caught(&rest).await;
+    for job in [&first, &given] {
+        let job = rest.job(job).await;
+        assert_eq!(
+            (&job["state"], &job["suspect"], &job["result"]),
+            (&json!("completed"), &json!(true), &result),
+            "{job}"
+        );
+    }
+    assert_eq!(rest.units(&first).await[0]["suspect"], true);
+    let audit = rest.get(&format!("/jobs/{first}/audit")).await.expect(200).body;
+    assert_eq!(
+        (&audit["suspect"], &audit["workers"][0]["suspect"], &audit["exact"]),
+        (&json!(2), &json!(2), &json!(true))
+    );
+    assert_eq!(audit["units"][0]["suspect"], true, "{audit}");
+
+    let again = rest.submit(asked).await;
+    let _honest = Node::worker("honest", &fleet.broker.url()).start().await;
+    let job = rest.completed(&again).await;
+    assert_eq!((&job["workers"], &job["result"]["hashes"]), (&json!(["honest"]), &result["hashes"]));
+    assert!(job.get("suspect").is_none() && rest.completed(&lie).await.get("suspect").is_none());
     fleet.liar.shutdown().await;
 }

@@ -115,6 +115,9 @@ async fn show(api: &Api, out: &Out, id: JobId) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What `suspect` means.
+const SUSPECT: &str = "a worker that computed some of it has sent wrong results since: submit it again to be sure";
+
 fn head(out: &Out, job: &Job) -> Result<(), Failure> {
     let labels: Vec<String> = job.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let workers: Vec<&str> = job.workers.iter().map(|worker| worker.as_str()).collect();
@@ -135,6 +138,7 @@ fn head(out: &Out, job: &Job) -> Result<(), Failure> {
         ("took", between(job.started_at, job.finished_at).unwrap_or_default()),
         ("failures", format!("{} of {}", job.failures, job.max_attempts)),
         ("workers", workers.join(", ")),
+        ("suspect", if job.suspect { out.paint(Hue::Red, SUSPECT) } else { String::new() }),
     ];
     out.pairs(&rows.into_iter().filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>())
 }
@@ -196,17 +200,21 @@ async fn audit(api: &Api, out: &Out, id: JobId) -> Result<(), Failure> {
         ("range", format!("{from}..{to}, {} of {} computed", audit.covered, to - from)),
         ("audit", out.paint(hue, verdict)),
     ])?;
+    if audit.suspect > 0 {
+        out.line(out.paint(Hue::Red, format!("{} are suspect: {SUSPECT}", audit.suspect)))?;
+    }
     for (name, ranges) in [("missing", &audit.gaps), ("twice", &audit.overlaps)] {
         for [from, to] in ranges.iter().take(20) {
             out.line(format!("{name}  {from}..{to}"))?;
         }
     }
-    let mut table = out.table(&["WORKER", "UNITS", "COMPUTED"]);
+    let mut table = out.table(&["WORKER", "UNITS", "COMPUTED", "SUSPECT"]);
     for worker in &audit.workers {
         table.add_row([
             out.cell(Hue::Plain, &worker.worker_id),
             out.cell(Hue::Plain, worker.units),
             out.cell(Hue::Plain, worker.computed),
+            out.cell(if worker.suspect > 0 { Hue::Red } else { Hue::Plain }, worker.suspect),
         ]);
     }
     out.line(table.trim_fmt())

@@ -13,7 +13,7 @@ use super::fleet::Owed;
 use super::gather::Gather;
 use super::job::{Hold, Job, Seq, Spec, UnitState, What};
 use super::queue::{REMAINDER, Shape};
-use super::record::StoredJob;
+use super::record::{StoredJob, UnitRow};
 use super::{Core, Dependency, Effect, Moment, Timer};
 use crate::handle::Refused;
 use crate::submit::NewJob;
@@ -233,7 +233,7 @@ impl Core {
             return Err(Refused::Conflict("job_not_ended", format!("job {id} is being ended: try again")));
         }
         self.check_room(&stored.head.owner, 1)?;
-        let seq = self.restore_job(at.now, stored);
+        let seq = self.restore_job(at.now, without_suspects(stored));
         let Some(job) = self.jobs.get_mut(&seq) else { return Ok(()) };
         job.state = JobState::Blocked;
         job.finished_at = None;
@@ -514,6 +514,17 @@ impl Job {
             self.payload = None;
         }
     }
+}
+
+/// What a liar computed is no part of what is kept.
+fn without_suspects(mut stored: StoredJob) -> StoredJob {
+    let suspect = |unit: &&mut UnitRow| unit.suspect && unit.state == JobState::Completed;
+    for unit in stored.units.iter_mut().filter(suspect) {
+        unit.state = JobState::Pending;
+        unit.output = None;
+        stored.row.units_done = stored.row.units_done.saturating_sub(1);
+    }
+    stored
 }
 
 /// What a job has, or would have, in the queue.

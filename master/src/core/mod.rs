@@ -223,6 +223,13 @@ pub enum Effect {
     },
     /// A unit that had completed is computed again, as its worker lied since.
     Distrusted(UnitId),
+    /// A worker lied; these of its latest units belong to jobs that have ended.
+    Caught {
+        /// Which worker.
+        worker: WorkerId,
+        /// Their results stay, and are marked.
+        suspect: Vec<UnitId>,
+    },
 }
 
 /// What a unit of a source's job came to.

@@ -140,6 +140,8 @@ pub struct JobRow {
     pub error: Option<JobError>,
     /// Its result, JSON.
     pub result: Option<Bytes>,
+    /// Something in it is of a worker that was found to lie when it had ended.
+    pub suspect: bool,
 }
 
 /// A unit.
@@ -169,6 +171,8 @@ pub struct UnitRow {
     pub tries: String,
     /// The output of one that completed, where the job has several.
     pub output: Option<Bytes>,
+    /// Its worker was found to lie when the job had ended.
+    pub suspect: bool,
 }
 
 /// A worker that must be remembered: a simple one, or one of which the operator wants something.
@@ -303,6 +307,7 @@ pub(super) fn job_row(job: &mut Job, fleet: &Fleet, queue: &Queue) -> JobRow {
         next_event: job.next_event,
         error: job.error.clone(),
         result: job.result.clone(),
+        suspect: false,
     };
     job.stored_event = job.next_event;
     job.slim();
@@ -372,6 +377,7 @@ fn row_of(seq: Seq, unit: &mut Unit, fleet: &Fleet, output: Option<Bytes>) -> Un
         run_at: unit.retries_at(),
         tries: encode_tries(&unit.tries),
         output,
+        suspect: false,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use flota_proto::kinds::PROOF_GROUPS_MAX;
 use flota_proto::rest::{AttemptOutcome, JobError};
-use flota_proto::{Class, Timestamp, UnitId};
+use flota_proto::{Class, Timestamp, UnitId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use super::fleet::WorkerIdx;
@@ -68,6 +68,7 @@ pub struct Quarantine {
 #[derive(Clone, Debug)]
 pub struct Recent {
     seq: Seq,
+    id: UnitId,
     unit: Unit,
 }
 
@@ -149,17 +150,19 @@ impl Core {
         }
     }
 
-    /// Remembers that a worker completed a unit of a job that goes on.
+    /// Remembers that a worker completed a unit.
     pub(super) fn remember(&mut self, idx: WorkerIdx, seq: Seq, unit: Unit) {
+        let Some(id) = self.jobs.get(&seq).map(|job| job.unit_id(unit.index)) else { return };
         self.fleet.update(idx, |worker| {
             if worker.recent.len() >= RECENT_MAX {
                 worker.recent.pop_front();
             }
-            worker.recent.push_back(Recent { seq, unit });
+            worker.recent.push_back(Recent { seq, id, unit });
         });
     }
 
-    /// A worker's hash is wrong: it is set aside, what it has is taken from it, and what it completed lately is computed again.
+    /// A worker's hash is wrong: it is set aside, what it has is taken from it, and what it completed lately is computed again, or
+    /// marked where its job has ended.
     pub(super) fn caught(&mut self, at: Moment, idx: WorkerIdx, unit: UnitId, why: &str, out: &mut Vec<Effect>) {
         let Some(worker) = self.fleet.get(idx) else { return };
         let name = worker.id.clone();
@@ -176,11 +179,20 @@ impl Core {
             worker.standing.checked = 0;
             std::mem::take(&mut worker.recent)
         });
-        let mut again = 0;
+        let (mut again, mut suspect) = (0, Vec::new());
         for recent in recent.unwrap_or_default() {
-            again += u64::from(self.compute_again(at, recent, &error, out));
+            if self.jobs.get(&recent.seq).is_some_and(|job| !job.state.ended()) {
+                again += u64::from(self.compute_again(at, recent, &error, out));
+            } else {
+                suspect.push(recent.id);
+            }
         }
-        let reason = format!("its result of unit {unit} was wrong ({why}); {again} earlier units are computed again");
+        let reason = format!(
+            "its result of unit {unit} was wrong ({why}); {again} earlier units are computed again, {} of jobs that have \
+             ended are marked as suspect",
+            suspect.len()
+        );
+        out.push(Effect::Caught { worker: name, suspect });
         self.set_aside(at, idx, reason, WRONG_MS, WRONG_MS_MAX, out);
     }
 
@@ -203,7 +215,7 @@ impl Core {
 
     /// Takes a completed unit out of its job again. Answers whether the job goes on, so that this was of use.
     fn compute_again(&mut self, at: Moment, recent: Recent, error: &JobError, out: &mut Vec<Effect>) -> bool {
-        let Recent { seq, mut unit } = recent;
+        let Recent { seq, mut unit, .. } = recent;
         let Some(job) = self.jobs.get_mut(&seq).filter(|job| !job.state.ended()) else { return false };
         let Err(place) = job.units.binary_search_by_key(&unit.index, |unit| unit.index) else { return false };
         job.gather.drop_part(unit.from, unit.to);
@@ -231,6 +243,13 @@ impl Core {
         if self.jobs.get(&seq).is_some_and(|job| !told(job)) {
             self.tell_state(at, seq, Some(error.clone()), out);
         }
+    }
+
+    /// Whether a worker is set aside.
+    #[must_use]
+    pub fn is_set_aside(&self, worker: &WorkerId) -> bool {
+        let found = self.fleet.find(worker).and_then(|idx| self.fleet.get(idx));
+        found.is_some_and(|worker| worker.standing.quarantine.is_some())
     }
 
     /// Whether results of a class are checked at all.

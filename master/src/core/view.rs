@@ -100,6 +100,7 @@ impl Core {
             result: job.result.as_deref().and_then(raw),
             error: job.error.clone(),
             waiting: self.waiting(job),
+            suspect: false,
         }
     }
 
@@ -226,6 +227,7 @@ impl Core {
             progress: unit.fraction,
             range: (!job.single()).then_some([unit.from, unit.to]),
             attempts,
+            suspect: false,
         }
     }
 
@@ -467,6 +469,7 @@ pub fn stored_view(head: &JobHead, row: &JobRow) -> rest::Job {
         result: row.result.as_deref().and_then(raw),
         error: row.error.clone(),
         waiting: None,
+        suspect: row.suspect,
     }
 }
 
@@ -494,6 +497,7 @@ pub fn stored_unit_view(stored: &StoredJob, row: &UnitRow) -> rest::Unit {
         progress: if row.state == JobState::Completed { 1.0 } else { 0.0 },
         range: stored.head.rest.work.map(|_| [row.from, row.to]),
         attempts,
+        suspect: row.suspect,
     }
 }
 

@@ -72,6 +72,7 @@ fn piece(job: &StoredJob, row: &UnitRow) -> AuditPiece {
         covered,
         attempt: done.as_ref().map_or(row.attempt, |ended| ended.attempt),
         worker_id: done.map(|ended| ended.worker),
+        suspect: row.suspect,
     }
 }
 
@@ -80,6 +81,7 @@ struct Sums {
     range: [u64; 2],
     reached: u64,
     covered: u64,
+    suspect: u64,
     gaps: Ranges,
     overlaps: Ranges,
     workers: BTreeMap<WorkerId, AuditWorker>,
@@ -107,7 +109,7 @@ impl Ranges {
 impl Sums {
     fn new(range: [u64; 2]) -> Self {
         let (gaps, overlaps) = (Ranges::default(), Ranges::default());
-        Self { range, reached: range[0], covered: 0, gaps, overlaps, workers: BTreeMap::new() }
+        Self { range, reached: range[0], covered: 0, suspect: 0, gaps, overlaps, workers: BTreeMap::new() }
     }
 
     fn add(&mut self, piece: &AuditPiece) {
@@ -122,11 +124,14 @@ impl Sums {
             self.covered += to.saturating_sub(self.reached.max(from));
             self.reached = self.reached.max(to);
         }
+        let suspect = if piece.suspect { nonces } else { 0 };
+        self.suspect += suspect;
         let Some(id) = &piece.worker_id else { return };
-        let new = || AuditWorker { worker_id: id.clone(), units: 0, computed: 0 };
+        let new = || AuditWorker { worker_id: id.clone(), units: 0, computed: 0, suspect: 0 };
         let worker = self.workers.entry(id.clone()).or_insert_with(new);
         worker.units += 1;
         worker.computed += nonces;
+        worker.suspect += suspect;
     }
 
     fn end(mut self, job: &StoredJob, units: Vec<AuditPiece>, next_cursor: Option<String>) -> Audit {
@@ -142,6 +147,7 @@ impl Sums {
             covered: self.covered,
             missing: self.gaps.total,
             repeated: self.overlaps.total,
+            suspect: self.suspect,
             gaps: self.gaps.named,
             overlaps: self.overlaps.named,
             workers: self.workers.into_values().collect(),
@@ -165,6 +171,7 @@ mod tests {
                 covered: covered.to_vec(),
                 worker_id: Some(worker.parse().unwrap()),
                 attempt: 1,
+                suspect: index == 1,
             });
         }
         sums
@@ -174,8 +181,8 @@ mod tests {
     fn ranges_that_meet_are_exact() {
         let sums = sums([7, 30], &[&[[7, 10]], &[[10, 20], [20, 25]], &[[25, 30]]]);
         assert_eq!((sums.covered, sums.reached, sums.gaps.total, sums.overlaps.total), (23, 30, 0, 0));
-        let computed: Vec<u64> = sums.workers.values().map(|worker| worker.computed).collect();
-        assert_eq!(computed, [8, 15]);
+        let computed: Vec<(u64, u64)> = sums.workers.values().map(|w| (w.computed, w.suspect)).collect();
+        assert_eq!((computed, sums.suspect), (vec![(8, 0), (15, 15)], 15));
     }
 
     #[test]

@@ -368,6 +368,17 @@ impl Dispatcher {
             self.question_ended(at, id);
             self.account(at, id);
         }
+        self.note_liars();
+    }
+
+    /// What a liar did for jobs that have ended can't be taken back: it is marked, and given to nobody else.
+    fn note_liars(&mut self) {
+        for effect in &self.effects {
+            let Effect::Caught { worker, suspect } = effect else { continue };
+            self.asides.extend(suspect.iter().map(|unit| Aside::Suspect(unit.job, Some(unit.index))));
+            let given = self.cache.forget_worker(worker);
+            self.asides.extend(given.into_iter().map(|job| Aside::Suspect(job, None)));
+        }
     }
 
     fn commit(&mut self) -> Result<(), Ended> {

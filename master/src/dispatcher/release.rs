@@ -31,6 +31,19 @@ struct Outgoing {
     count: usize,
 }
 
+/// One line a job.
+fn warn_of_suspects(worker: &WorkerId, suspect: &[UnitId]) {
+    let mut jobs: BTreeMap<JobId, usize> = BTreeMap::new();
+    suspect.iter().for_each(|unit| *jobs.entry(unit.job).or_default() += 1);
+    for (job_id, units) in jobs {
+        warn!(
+            %job_id,
+            worker_id = worker.as_str(),
+            "{units} units of job {job_id}, which has ended, are suspect: worker {worker} has sent a wrong result since"
+        );
+    }
+}
+
 impl Dispatcher {
     /// Lets the effects of a committed batch out.
     pub(super) fn release(&mut self) {
@@ -76,6 +89,7 @@ impl Dispatcher {
                     warn!(worker_id = worker.as_str(), "worker {worker} is set aside until {until}: {reason}");
                     metrics::counter!("flota_quarantines_total").increment(1);
                 }
+                Effect::Caught { worker, suspect } => warn_of_suspects(&worker, &suspect),
                 Effect::Distrusted(unit) => info!(job_id = %unit.job, "unit {unit} is computed again"),
                 Effect::Hashes(algorithm, count) => count_hashes(algorithm, count),
                 Effect::Attempt(outcome) => {

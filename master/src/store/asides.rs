@@ -37,6 +37,13 @@ pub fn write(db: &Connection, aside: &Aside) -> Result<(), StoreError> {
             .execute(params![bytes(&job.0), sealed])?,
         Aside::DropKey(job) => db.prepare_cached("DELETE FROM credentials WHERE job = ?")?.execute([bytes(&job.0)])?,
         Aside::Used(row) => add_usage(db, row)?,
+        Aside::Suspect(job, unit) => {
+            if let Some(index) = unit {
+                let sql = "UPDATE units SET suspect = 1 WHERE idx = ?1 AND seq = (SELECT seq FROM jobs WHERE id = ?2)";
+                db.prepare_cached(sql)?.execute(params![index, bytes(&job.0)])?;
+            }
+            db.prepare_cached("UPDATE jobs SET suspect = 1 WHERE id = ?")?.execute([bytes(&job.0)])?
+        }
         Aside::Begin(row) => db
             .prepare_cached("INSERT INTO conversations VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")?
             .execute(params![bytes(&row.id), row.owner, row.title, int(row.created_at.0), int(row.updated_at.0)])?,

@@ -16,10 +16,11 @@ use crate::core::record::{JobHead, JobRow, Rest, StoredJob, UnitRow};
 pub const JOB_COLUMNS: &str = "seq, id, fingerprint, kind, queue, project, owner, labels, max_attempts, timeout_ms, \
     deadline, created_at, rest, state, priority, run_at, started_at, finished_at, failures, waits_for, next_index, \
     next_from, units_done, workers, u_state, u_attempt, u_failures, u_worker, u_assigned_at, u_run_at, u_tries, \
-    events, next_event, error, result";
+    events, next_event, error, result, suspect";
 
 /// The columns that [`unit`] reads, in its order.
-pub const UNIT_COLUMNS: &str = "seq, idx, from_, to_, state, attempt, failures, worker, assigned_at, run_at, tries";
+pub const UNIT_COLUMNS: &str =
+    "seq, idx, from_, to_, state, attempt, failures, worker, assigned_at, run_at, tries, suspect";
 
 /// As SQL keeps it: never above 2⁶³.
 pub fn int(number: u64) -> i64 {
@@ -94,6 +95,7 @@ pub fn stored_job(row: &Row<'_>) -> Result<StoredJob, StoreError> {
             run_at: get_time(29)?,
             tries: text(30)?.unwrap_or_default(),
             output: None,
+            suspect: false,
         }),
     };
     let error: Option<JobError> = text(33)?.map(|error| json("error", &error)).transpose()?;
@@ -119,6 +121,7 @@ pub fn stored_job(row: &Row<'_>) -> Result<StoredJob, StoreError> {
         next_event: uint(row.get(32)?),
         error,
         result: row.get::<_, Option<Vec<u8>>>(34)?.map(Bytes::from),
+        suspect: row.get(35)?,
     };
     Ok(StoredJob { head, row: changing, units: Vec::new() })
 }
@@ -140,6 +143,7 @@ pub fn unit(row: &Row<'_>, output: bool) -> Result<UnitRow, StoreError> {
         assigned_at: get_time(8)?,
         run_at: get_time(9)?,
         tries: row.get::<_, Option<String>>(10)?.unwrap_or_default(),
-        output: if output { row.get::<_, Option<Vec<u8>>>(11)?.map(Bytes::from) } else { None },
+        suspect: row.get(11)?,
+        output: if output { row.get::<_, Option<Vec<u8>>>(12)?.map(Bytes::from) } else { None },
     })
 }

@@ -31,6 +31,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/004_sources.sql"),
     include_str!("migrations/005_usage.sql"),
     include_str!("migrations/006_standing.sql"),
+    include_str!("migrations/007_suspects.sql"),
 ];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;

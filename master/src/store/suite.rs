@@ -8,6 +8,7 @@ use flota_proto::rest::{JobState, OnDependencyFailure, Requires};
 use flota_proto::{Algorithm, JobId, Kind, Timestamp};
 
 use super::{IdempotencyRow, Retention, SqliteStore, Store, StoreError};
+use crate::aside::Aside;
 use crate::core::record::{UnitRow, WorkerRow};
 use crate::core::{Changes, Core, Input, Limits, Moment};
 use crate::handle::JobFilter;
@@ -145,6 +146,42 @@ fn what_is_old_is_deleted_whatever_stands_before_it() {
     });
 }
 
+#[test]
+fn what_a_liar_computed_is_marked_until_it_is_computed_again() {
+    on_every_store(|store| {
+        let mut core = Core::new(Limits::default());
+        let range = Work::Range { start: 0, end: 1 << 32, first: false };
+        let id = submit(&mut core, new_job(Kind::RandomxSearch, range, "{}"));
+        core.handle(at(10), Input::Cancel(id)).unwrap();
+        let output = Some(Bytes::from_static(br#"{"found":[],"hashes_computed":1,"covered":[[0,1]]}"#));
+        let rows = (0..2).map(|index| UnitRow {
+            index,
+            from: index.into(),
+            to: 1 + u64::from(index),
+            output: output.clone(),
+            ..unit(1)
+        });
+        let asides = vec![Aside::Suspect(id, Some(1)), Aside::Suspect(JobId::generate(), Some(0))];
+        let changes = core.take_changes();
+        store.commit(&Changes { units: rows.collect(), asides, ..changes }, &[]).unwrap();
+        core.forget_ended();
+        let mut stored = store.own_reader().job(id).unwrap().unwrap();
+        stored.units = store.own_reader().units(1, 0, 10, true).unwrap();
+        let marks: Vec<bool> = stored.units.iter().map(|unit| unit.suspect).collect();
+        assert_eq!((stored.row.suspect, marks), (true, vec![false, true]));
+
+        // Started again, it keeps the one and computes the other.
+        (stored.row.units_done, stored.row.next_index, stored.row.next_from) = (2, 2, 2);
+        core.handle(at(20), Input::Retry(Box::new(stored))).unwrap();
+        assert_eq!(core.job_view(id).unwrap().progress.units_done, 1);
+        store.commit(&core.take_changes(), &[]).unwrap();
+        let units = store.own_reader().units(1, 0, 10, true).unwrap();
+        let states: Vec<(JobState, bool)> = units.iter().map(|unit| (unit.state, unit.suspect)).collect();
+        assert_eq!(states, [(JobState::Completed, false), (JobState::Pending, false)]);
+        assert!(!store.own_reader().job(id).unwrap().unwrap().row.suspect);
+    });
+}
+
 fn unit(seq: u64) -> UnitRow {
     UnitRow {
         seq,
@@ -159,6 +196,7 @@ fn unit(seq: u64) -> UnitRow {
         run_at: None,
         tries: String::new(),
         output: None,
+        suspect: false,
     }
 }
 

@@ -162,6 +162,28 @@ fn a_liar_is_set_aside_and_all_it_did_for_live_jobs_is_computed_again() {
     assert_eq!((&result["covered"], &result["hashes_computed"]), (&serde_json::json!([[0, 1_000]]), &1_000.into()));
 }
 
+#[test]
+fn what_a_liar_did_for_jobs_that_have_ended_is_named() {
+    let mut fleet = checking();
+    let (liar, _) = fleet.worker("liar");
+    let (ended, last) = (search(5), search(10));
+    let ids = [ended.id, last.id];
+    for (job, said) in [(ended, Verdict::Right(4)), (last, wrong())] {
+        let task = task(&fleet.submit(job));
+        let found = check(&fleet.report(liar, covered(&task)));
+        let effects = verdict(&mut fleet, &found, said);
+        fleet.core.forget_ended();
+        let caught = effects.iter().find_map(|effect| match effect {
+            Effect::Caught { worker, suspect } => Some((worker.as_str(), suspect.clone())),
+            _ => None,
+        });
+        let caught = caught.map(|(name, units)| (name, units.iter().map(|unit| (unit.job, unit.index)).collect()));
+        let wanted = (found.unit.job == ids[1]).then(|| ("liar", vec![(ids[0], 0)]));
+        assert_eq!(caught, wanted);
+    }
+    assert!(fleet.core.is_set_aside(&worker("liar")));
+}
+
 fn computed(key: &[u8], digest: u8) -> Report {
     let heartbeat = Heartbeat { computed: vec![(key.to_vec(), [digest; 32])], ..Heartbeat::default() };
     Report { heartbeat: Some(heartbeat), ..Report::default() }

@@ -210,6 +210,7 @@ impl World {
             }
             Effect::Check(check) => self.check(&check),
             // It counted, and counts again.
+            Effect::Caught { .. } => {}
             Effect::Distrusted(unit) => drop(self.completed.remove(&unit)),
             Effect::Quarantined { worker, reason, .. } => self.note(format!("{worker} is set aside: {reason}")),
             Effect::Ended(_) | Effect::Worker(_) | Effect::Attempt(_) | Effect::Hashes(..) | Effect::Mined(..) => {}

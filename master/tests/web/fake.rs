@@ -188,6 +188,7 @@ impl World {
             result: None,
             error: None,
             waiting: None,
+            suspect: false,
         };
         let mut entry = Entry {
             job,

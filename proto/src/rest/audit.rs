@@ -28,6 +28,9 @@ pub struct Audit {
     pub missing: u64,
     /// How many were computed more than once by units that counted.
     pub repeated: u64,
+    /// How many are of workers that were found to have sent wrong results when the job had ended.
+    #[serde(default)]
+    pub suspect: u64,
     /// What is missing, the first 1,000 ranges.
     pub gaps: Vec<[u64; 2]>,
     /// What was computed more than once, the first 1,000 ranges.
@@ -50,6 +53,9 @@ pub struct AuditWorker {
     pub units: u64,
     /// Nonces or inputs in them.
     pub computed: u64,
+    /// Of these, how many are suspect: see [`Audit::suspect`].
+    #[serde(default)]
+    pub suspect: u64,
 }
 
 /// A completed unit of a job.
@@ -67,4 +73,7 @@ pub struct AuditPiece {
     pub worker_id: Option<WorkerId>,
     /// In which attempt.
     pub attempt: u64,
+    /// Its worker was found since to have sent wrong results; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
 }

@@ -157,6 +157,9 @@ pub struct Job {
     pub error: Option<JobError>,
     /// Why it is not being computed yet.
     pub waiting: Option<Waiting>,
+    /// It has ended, and something in it is of a worker that was found since to have sent wrong results; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
 }
 
 /// How an attempt ended, `null` while it runs.
@@ -254,4 +257,7 @@ pub struct Unit {
     pub range: Option<[u64; 2]>,
     /// Oldest first.
     pub attempts: Vec<Attempt>,
+    /// Its worker was found since to have sent wrong results; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
 }
