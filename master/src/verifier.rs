@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use flota_common::clock;
 use flota_proto::Algorithm;
-use flota_randomx::{Cache, HASH_BYTES, Vm};
+use flota_randomx::{Cache, HASH_BYTES, Vm, thread};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -107,10 +107,12 @@ fn serve(asked: &Receiver<Question>) {
         if question.answer.is_closed() {
             continue;
         }
-        let begun = clock::instant();
+        let (begun, worked) = (clock::instant(), thread::cpu_time());
         let hash = hash(&mut warm, &question);
         metrics::counter!("flota_verified_total").increment(1);
         metrics::histogram!("flota_verify_seconds").record(begun.elapsed().as_secs_f64());
+        let worked = thread::cpu_time().saturating_sub(worked);
+        metrics::histogram!("flota_verify_cpu_seconds").record(worked.as_secs_f64());
         let _ = question.answer.send(hash);
     }
 }

@@ -1,5 +1,7 @@
-//! Priority and place of the calling thread.
+//! Priority, place and used time of the calling thread.
 #![allow(unsafe_code)]
+
+use std::time::Duration;
 
 /// Lets threads with a lower `nice` (0 to 19) go first. It can't be taken back: for threads of one's own.
 #[cfg(target_os = "linux")]
@@ -22,6 +24,18 @@ pub fn bind(cpu: usize) {
     }
 }
 
+/// How long the calling thread has had a processor; zero where the system does not say.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    // SAFETY: all zero is a valid value of this plain struct, which the call fills.
+    let (failed, time) = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        (libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time), time)
+    };
+    let whole = u64::try_from(time.tv_sec).ok().zip(u32::try_from(time.tv_nsec).ok());
+    whole.filter(|_| failed == 0).map_or(Duration::ZERO, |(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
 /// Lets threads with a lower `nice` go first; not on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn lower_priority(_nice: u8) {}
@@ -32,6 +46,18 @@ pub fn bind(_cpu: usize) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    #[test]
+    fn the_time_of_a_thread_is_that_of_its_work() {
+        let before = super::cpu_time();
+        let mut sum = 0_u64;
+        while super::cpu_time() < before + std::time::Duration::from_millis(5) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        let worked = super::cpu_time();
+        let other = std::thread::spawn(super::cpu_time).join().unwrap();
+        assert!(other < worked, "{other:?} {worked:?}");
+    }
+
     #[test]
     fn a_thread_lowers_and_binds_itself_only() {
         let status = || std::fs::read_to_string("/proc/thread-self/status").unwrap();

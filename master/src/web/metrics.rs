@@ -53,6 +53,15 @@ fn describe() {
     );
     describe_counter!("flota_cache_total", "Jobs that may use an earlier result, by whether there was one");
     describe_gauge!("flota_cache_bytes", Unit::Bytes, "Results that are kept for jobs that ask the same");
+    describe_counter!("flota_verified_total", "Hashes that the master computed again");
+    describe_histogram!("flota_verify_seconds", Unit::Seconds, "How long a hash took that the master computed again");
+    describe_histogram!(
+        "flota_verify_cpu_seconds",
+        Unit::Seconds,
+        "Processor time of a hash that the master computed again, the cache of a new key included"
+    );
+    describe_counter!("flota_checks_total", "Units of which the master computed something again, by outcome");
+    describe_counter!("flota_quarantines_total", "How often a worker was set aside");
     describe_histogram!("flota_store_commit_seconds", Unit::Seconds, "How long a commit of the store takes");
     describe_counter!("flota_workers_refused_total", "Registrations turned away as too many workers are known");
     describe_counter!("flota_mqtt_publishes_total", "Messages to the broker, by outcome");
