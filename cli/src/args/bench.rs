@@ -23,6 +23,90 @@ pub enum BenchCommand {
     Dispatch(Dispatch),
     /// RandomX on this machine: hash rate, and the time that a dataset takes
     Randomx(RandomxBench),
+    /// How soon a RandomX dataset is ready: computed, received from another worker, shared with another process
+    Dataset(DatasetBench),
+    /// How soon RandomX stops when a job is cancelled or its worker paused
+    Stop(StopBench),
+}
+
+/// `flota bench dataset`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Needs no fleet. Starts a process for each dataset and measures from asking for it until it can be hashed with. \
+    Takes up to 5 GiB of memory. Stop everything else first: what it measures is the whole machine."
+)]
+pub struct DatasetBench {
+    /// How many threads, without it one a core
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+    /// How often each way is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub rounds: u64,
+    /// Where the shared one lies: on hugetlbfs or tmpfs; without it /dev/shm
+    #[arg(long, value_name = "PATH")]
+    pub shared_dir: Option<PathBuf>,
+    /// Take one in this process: computed, received=HOST:PORT or mapped=PATH
+    #[arg(long, hide = true, value_parser = take)]
+    pub take: Option<Take>,
+}
+
+/// Where a process of `flota bench dataset` has its dataset from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// Its own work.
+    Computed,
+    /// Another worker at this address.
+    Received(String),
+    /// Another process that shares this directory.
+    Mapped(PathBuf),
+}
+
+impl Take {
+    /// Its first word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Computed => "computed",
+            Self::Received(_) => "received",
+            Self::Mapped(_) => "mapped",
+        }
+    }
+}
+
+impl std::fmt::Display for Take {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Computed => f.write_str(self.name()),
+            Self::Received(address) => write!(f, "{}={address}", self.name()),
+            Self::Mapped(directory) => write!(f, "{}={}", self.name(), directory.display()),
+        }
+    }
+}
+
+fn take(text: &str) -> Result<Take, String> {
+    match text.split_once('=') {
+        None if text == "computed" => Ok(Take::Computed),
+        Some(("received", address)) => Ok(Take::Received(address.to_owned())),
+        Some(("mapped", directory)) => Ok(Take::Mapped(directory.into())),
+        _ => Err("give computed, received=HOST:PORT or mapped=PATH".into()),
+    }
+}
+
+/// `flota bench stop`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Needs no fleet: starts one of its own in this process, with one worker. Lets it hash, cancels the job or pauses the worker \
+    by REST, and measures until the last thread has stopped. Stop everything else first."
+)]
+pub struct StopBench {
+    /// How often each is asked for
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub rounds: u64,
+    /// How many threads hash, without it as many as a worker chooses
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+    /// light or fast; without it both
+    #[arg(long, value_parser = ["light", "fast"])]
+    pub mode: Option<String>,
 }
 
 /// `flota bench randomx`
@@ -97,4 +181,17 @@ fn method(text: &str) -> Result<Method, String> {
 fn name_pid(text: &str) -> Result<(String, u32), String> {
     let (name, pid) = name_value(text).map_err(|_| "give NAME=PID, such as master=1234")?;
     pid.parse().map(|pid| (name, pid)).map_err(|_| format!("'{pid}' is no process id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dataset_is_taken_from_is_given_as_it_is_printed() {
+        for take in [Take::Computed, Take::Received("h:1".into()), Take::Mapped("/dev/shm/a=b".into())] {
+            assert_eq!(super::take(&take.to_string()), Ok(take));
+        }
+        assert!(super::take("stolen").is_err());
+    }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{Bench, BenchCommand, Dispatch, RandomxBench};
+pub use bench::{Bench, BenchCommand, DatasetBench, Dispatch, RandomxBench, StopBench, Take};
 pub use fleet::{Backup, Healthcheck, Logs, Restore, WorkersArgs, WorkersCommand};
 pub use jobs::{Jobs, JobsCommand, JobsFilter, JobsList, JobsRetry};
 pub use mine::{Mine, MineCommand, MineCommon, MinePool, MineSolo};

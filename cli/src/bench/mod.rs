@@ -1,12 +1,14 @@
 //! `flota bench …`: measuring a running fleet from outside, as any client could, and this machine.
 
 mod cpu;
+mod dataset;
 mod disk;
 mod latency;
 mod load;
 mod miner;
 mod randomx;
 mod report;
+mod stop;
 mod verify;
 
 use flota_common::config::Settings;
@@ -22,6 +24,8 @@ use crate::output::Out;
 pub async fn run(api: &Api, settings: &Settings, out: &Out, args: Bench) -> Result<(), Failure> {
     match args.command {
         BenchCommand::Randomx(args) => follow::unless_interrupted(randomx::run(out, args)).await,
+        BenchCommand::Dataset(args) => follow::unless_interrupted(dataset::run(out, args)).await,
+        BenchCommand::Stop(args) => follow::unless_interrupted(stop::run(out, args)).await,
         BenchCommand::Dispatch(args) => follow::unless_interrupted(dispatch(api, settings, out, &args)).await,
     }
 }

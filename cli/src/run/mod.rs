@@ -3,7 +3,7 @@
 mod banner;
 pub mod master;
 pub mod parts;
-mod ports;
+pub mod ports;
 mod signals;
 pub mod up;
 pub mod worker;
@@ -12,7 +12,8 @@ use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
 
-fn runtime() -> Result<Runtime, Failure> {
+/// With several threads.
+pub fn runtime() -> Result<Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| Failure::Failed(format!("the system gives no threads: {error}")))
 }

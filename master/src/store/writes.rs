@@ -96,21 +96,23 @@ pub fn write_job(db: &Connection, job: &JobRow) -> Result<(), StoreError> {
 
 /// A unit of a job of several.
 pub fn write_unit(db: &Connection, unit: &UnitRow) -> Result<(), StoreError> {
-    db.prepare_cached("INSERT OR REPLACE INTO units VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
-        int(unit.seq),
-        unit.index,
-        int(unit.from),
-        int(unit.to),
-        state_number(unit.state),
-        int(unit.attempt),
-        unit.failures,
-        unit.worker.as_ref().map(|worker| worker.as_str()),
-        time(unit.assigned_at),
-        time(unit.run_at),
-        (!unit.tries.is_empty()).then_some(&unit.tries),
-        unit.output.as_deref(),
-        unit.suspect,
-    ])?;
+    db.prepare_cached("INSERT OR REPLACE INTO units VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(
+        params![
+            int(unit.seq),
+            unit.index,
+            int(unit.from),
+            int(unit.to),
+            state_number(unit.state),
+            int(unit.attempt),
+            unit.failures,
+            unit.worker.as_ref().map(|worker| worker.as_str()),
+            time(unit.assigned_at),
+            time(unit.run_at),
+            (!unit.tries.is_empty()).then_some(&unit.tries),
+            unit.output.as_deref(),
+            unit.suspect,
+        ],
+    )?;
     Ok(())
 }
 
