@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use flota_randomx::{Build, Cache, DATASET_BYTES, Dataset, Flags, ITEM_BYTES, ITEMS, Pages, Vm};
-use support::{KEYS, check};
+use support::{HugePages, KEYS, check, say};
 
 fn dataset(cache: &Arc<Cache>, largest: Pages) -> Arc<Dataset> {
     let build = Build::with(thread::available_parallelism().map_or(1, usize::from), largest);
@@ -27,13 +27,23 @@ fn check_items(dataset: &Dataset, cache: &Cache) {
     }
 }
 
+/// For a dataset and a few scratchpads.
+const HUGE_PAGES: u64 = (DATASET_BYTES as u64).div_ceil(2 << 20) + 8;
+
 /// One test, so that never two datasets are in memory.
 #[test]
 fn the_vectors_hold_with_compiled_and_interpreted_programs_on_all_pages() {
-    let mut cache = Arc::new(Cache::new(KEYS[0]).unwrap());
+    let mut cache = Arc::new(Cache::with(Flags::detect(), Pages::Transparent, KEYS[0]).unwrap());
     let mut granted = Vec::new();
     for largest in Pages::LADDER {
+        let reserved = (largest == Pages::Huge).then(|| HugePages::reserve(HUGE_PAGES));
+        if matches!(reserved, Some(None)) {
+            continue;
+        }
         let dataset = dataset(&cache, largest);
+        if reserved.is_some() {
+            assert_eq!(dataset.pages(), Pages::Huge);
+        }
         check_items(&dataset, &cache);
         check(&mut Vm::fast(&dataset).unwrap(), KEYS[0]);
         for flags in [Flags::detect(), Flags::detect().interpreted()] {
@@ -44,7 +54,7 @@ fn the_vectors_hold_with_compiled_and_interpreted_programs_on_all_pages() {
             break;
         }
     }
-    println!("checked on pages: {granted:?}");
+    say(&format!("RandomX vectors in fast mode: checked on pages {granted:?}"));
     Arc::get_mut(&mut cache).unwrap().reset(KEYS[1]);
     let dataset = dataset(&cache, Pages::Transparent);
     check(&mut Vm::fast(&dataset).unwrap(), KEYS[1]);

@@ -1,6 +1,9 @@
 //! The reference vectors, from the library's own tests (src/tests/tests.cpp), and how a VM is held against them.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::fs;
+use std::io::Write;
+
 use flota_randomx::{Batch, HASH_BYTES, Vm};
 
 pub const KEYS: [&[u8]; 2] = [b"test key 000", b"test key 001"];
@@ -25,6 +28,58 @@ pub fn vectors(key: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
             (C.to_vec(), "e9ff4503201c0c2cca26d285c93ae883f9b1d30c9eb240b820756f2d5a7905fc"),
             (hex::decode(E).unwrap(), "c56414121acda1713c2f2a819d8ae38aed7c80c35c2a769298d34f03833cd5f1"),
         ]
+    }
+}
+
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+/// Huge pages that are free now: reserved by this test where it may (it runs as root), and then given back.
+pub struct HugePages {
+    added: u64,
+}
+
+impl HugePages {
+    /// `None`, loudly, where fewer than `count` of 2 MiB are to be had.
+    pub fn reserve(count: u64) -> Option<Self> {
+        let meminfo = |field: &str| {
+            let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
+        };
+        let free = || meminfo("HugePages_Free").saturating_sub(meminfo("HugePages_Rsvd"));
+        let usual = meminfo("Hugepagesize") == 2048;
+        if usual && free() >= count {
+            return Some(Self { added: 0 });
+        }
+        let added = count.saturating_sub(free());
+        // Memory that is scattered, or taken by page caches, gives fewer than asked.
+        if usual && change_pool(|pages| pages + added) {
+            let reserved = Self { added };
+            if free() >= count {
+                return Some(reserved);
+            }
+        }
+        say(&format!("SKIPPED on reserved huge pages: {count} are needed (sysctl vm.nr_hugepages={count})"));
+        None
+    }
+}
+
+fn change_pool(change: impl FnOnce(u64) -> u64) -> bool {
+    let pages = fs::read_to_string(POOL).ok().and_then(|text| text.trim().parse().ok());
+    pages.is_some_and(|pages| fs::write(POOL, change(pages).to_string()).is_ok())
+}
+
+/// Also where the test passes: what is printed otherwise is seen only where it fails.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        // Others may have reserved some meanwhile.
+        if self.added > 0 && !change_pool(|pages| pages.saturating_sub(self.added)) {
+            say(&format!("{} huge pages that a test reserved could not be given back", self.added));
+        }
     }
 }
 
