@@ -151,7 +151,7 @@ fn what_a_liar_computed_is_marked_until_it_is_computed_again() {
     on_every_store(|store| {
         let mut core = Core::new(Limits::default());
         let range = Work::Range { start: 0, end: 1 << 32, first: false };
-        let id = submit(&mut core, new_job(Kind::RandomxSearch, range, "{}"));
+        let id = submit(&mut core, new_job(Kind::Search(Algorithm::Randomx), range, "{}"));
         core.handle(at(10), Input::Cancel(id)).unwrap();
         let output = Some(Bytes::from_static(br#"{"found":[],"hashes_computed":1,"covered":[[0,1]]}"#));
         let rows = (0..2).map(|index| UnitRow {
