@@ -3,8 +3,10 @@
 use std::fs;
 use std::sync::OnceLock;
 
-use super::frame::LANES;
 use crate::SCRATCHPAD_BYTES;
+
+/// With four, two threads made each other slower than with three.
+const MOST: usize = 3;
 
 /// As many as there is room for scratchpads in the last processor cache, for each processor that shares it.
 pub fn best() -> usize {
@@ -19,7 +21,7 @@ pub fn best() -> usize {
 fn lanes(size: &str, sharing: &str) -> usize {
     let bytes = size.trim().strip_suffix('K').and_then(|kib| kib.parse::<usize>().ok()).unwrap_or(0) * 1024;
     let processors: usize = sharing.trim().split(',').filter_map(count).sum();
-    (bytes / processors.max(1) / SCRATCHPAD_BYTES).clamp(1, LANES)
+    (bytes / processors.max(1) / SCRATCHPAD_BYTES).clamp(1, MOST)
 }
 
 /// Of `3` or `4-7`.
@@ -35,7 +37,7 @@ mod tests {
 
     #[test]
     fn each_lane_needs_room_for_its_scratchpad() {
-        assert_eq!(lanes("32768K\n", "0-1\n"), 4);
+        assert_eq!(lanes("32768K\n", "0-1\n"), 3);
         assert_eq!(lanes("32768K\n", "0-7\n"), 2);
         assert_eq!(lanes("32768K\n", "0-7,16-23\n"), 1);
         assert_eq!(lanes("32768K\n", "0-8\n"), 1);
