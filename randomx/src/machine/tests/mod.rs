@@ -26,7 +26,7 @@ fn dataset() -> Arc<Dataset> {
     let mut next = noise(1);
     let part: Vec<u8> = (0..1 << 20).flat_map(|_| next().to_le_bytes()).collect();
     let region = Region::repeating(&part, DATASET_BYTES).expect("there is memory");
-    Arc::new(Dataset::of(region, Pages::Huge))
+    Arc::new(Dataset::of(region, Pages::Huge, crate::Origin::Computed))
 }
 
 struct Inputs {
@@ -187,7 +187,7 @@ fn speed() {
         // SAFETY: within the region, which nobody else uses.
         unsafe { region.memory().as_ptr().add(at).cast::<u64>().write(next()) };
     }
-    let dataset = Arc::new(Dataset::of(region, Pages::Huge));
+    let dataset = Arc::new(Dataset::of(region, Pages::Huge, crate::Origin::Computed));
     let mut library = Vm::fast_with(Flags::detect(), &dataset).unwrap();
     let mut machines: Vec<Machine> = (1..=LANES).map(|lanes| Machine::new(&dataset, lanes).unwrap()).collect();
     let slice = number("SLICE", 24);
