@@ -90,7 +90,7 @@ impl Link {
                 }
                 Event::Disconnected { reason } => {
                     connected = false;
-                    warn!("{reason}");
+                    warn!("{reason}; trying again");
                 }
                 Event::Message { topic, payload, .. } => match &topic {
                     topic if *topic == tasks => self.on_tasks(&payload),

@@ -36,6 +36,9 @@ fn failure(error: BackupError) -> Failure {
         BackupError::StoreExists(path) => {
             format!("there is a store already, {}: --replace throws it away", path.display())
         }
+        BackupError::Directory(path) => {
+            format!("there is no directory {}: make it, or give another place", path.display())
+        }
         BackupError::Store(_) | BackupError::File { .. } => format!("failed to {error}"),
     };
     Failure::Failed(text)

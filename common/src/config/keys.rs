@@ -45,7 +45,7 @@ pub struct Key {
 }
 
 const ADDRESS: &str = "an address with a port, such as 127.0.0.1:8888 (port 0 picks a free one)";
-const HTTP_URL: &str = "an http:// or https:// address without user and password in it";
+const HTTP_URL: &str = "an address that begins with http:// or https://, without user and password in it";
 
 macro_rules! key {
     ($name:literal, $scope:ident, $shape:ident, $default:expr, $help:expr, $allowed:expr) => {

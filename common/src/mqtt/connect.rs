@@ -122,7 +122,7 @@ pub(super) fn filters(config: &Config) -> Result<Vec<SubscribeFilter>, ConfigErr
     config.subscriptions.iter().map(filter).collect()
 }
 
-/// A sentence for people: which broker, what happened, what to do.
+/// A sentence for people: which broker, what happened, what to do. Who goes on trying says so.
 pub(super) fn explain(config: &Config, was_connected: bool, error: &ConnectionError) -> String {
     let url = &config.url;
     match error {
@@ -131,18 +131,16 @@ pub(super) fn explain(config: &Config, was_connected: bool, error: &ConnectionEr
             format!("no TLS connection to the MQTT broker at {url}: {error}; check its certificate and the port")
         }
         error if was_connected => {
-            format!("lost the connection to the MQTT broker at {url} ({}); reconnecting", cause(error))
+            format!("lost the connection to the MQTT broker at {url} ({})", cause(error))
         }
         ConnectionError::Io(error) => {
-            format!(
-                "cannot reach the MQTT broker at {url}: {error}; start it, or set FLOTA_MQTT_URL to where it is; trying again"
-            )
+            format!("cannot reach the MQTT broker at {url}: {error}; start it, or set FLOTA_MQTT_URL to where it is")
         }
-        ConnectionError::NetworkTimeout => format!(
-            "no answer from the MQTT broker at {url} within 5 s; check FLOTA_MQTT_URL and firewalls; trying again"
-        ),
+        ConnectionError::NetworkTimeout => {
+            format!("no answer from the MQTT broker at {url} within 5 s; check FLOTA_MQTT_URL and firewalls")
+        }
         error => format!(
-            "no MQTT connection to {url} ({}); is it an MQTT 3.1.1 broker, and is its TLS setting that of the URL? trying again",
+            "no MQTT connection to {url} ({}); is it an MQTT 3.1.1 broker, and is its TLS setting that of the URL?",
             cause(error)
         ),
     }
@@ -156,7 +154,7 @@ fn refused(config: &Config, code: ConnectReturnCode) -> String {
             "the MQTT broker at {url} does not let us in {user}: set FLOTA_MQTT_USER and FLOTA_MQTT_PASSWORD to an account that it knows"
         ),
         ConnectReturnCode::BadClientId => format!("the MQTT broker at {url} refuses the client id '{client_id}'"),
-        ConnectReturnCode::ServiceUnavailable => format!("the MQTT broker at {url} is not available; trying again"),
+        ConnectReturnCode::ServiceUnavailable => format!("the MQTT broker at {url} is not available"),
         ConnectReturnCode::RefusedProtocolVersion => format!("the MQTT broker at {url} does not speak MQTT 3.1.1"),
         ConnectReturnCode::Success => format!("the MQTT broker at {url} closed the connection"),
     }

@@ -115,7 +115,7 @@ impl Link {
             }
             Event::Disconnected { reason } => {
                 self.echo_due = None;
-                warn!("{reason}");
+                warn!("{reason}; trying again");
             }
             Event::Message { topic, payload, retained } => match self.ears.parse(&topic, &payload) {
                 Ok(Heard::Master(status)) => self.on_master(&status, retained),

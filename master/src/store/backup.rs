@@ -20,6 +20,9 @@ pub enum BackupError {
     /// The backup would overwrite something.
     #[error("write {0}: it exists")]
     Exists(PathBuf),
+    /// There is nowhere to write the backup to.
+    #[error("write to {0}: there is no such directory")]
+    Directory(PathBuf),
     /// The restored store would overwrite one.
     #[error("restore to {0}: it exists")]
     StoreExists(PathBuf),
@@ -41,6 +44,9 @@ pub fn back_up(store: &Path, to: &Path) -> Result<(), BackupError> {
     if to.exists() {
         return Err(BackupError::Exists(to.to_owned()));
     }
+    if let Some(directory) = to.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.is_dir()) {
+        return Err(BackupError::Directory(directory.to_owned()));
+    }
     let draft = beside(to, ".part");
     let copied = copy(store, &draft).and_then(|()| in_place(&draft, to));
     if copied.is_err() {
@@ -56,6 +62,7 @@ pub fn back_up(store: &Path, to: &Path) -> Result<(), BackupError> {
 /// # Errors
 /// [`BackupError`]; then `store` is as it was.
 pub fn restore(from: &Path, store: &Path, replace: bool, now: Timestamp) -> Result<(), BackupError> {
+    File::open(from).map_err(|error| BackupError::File { path: from.to_owned(), error })?;
     if store.exists() && !replace {
         return Err(BackupError::StoreExists(store.to_owned()));
     }
@@ -199,6 +206,17 @@ mod tests {
         assert_eq!(notes(&live), ["after", "before"]);
         restore(&file, &live, true, NOW).unwrap();
         assert_eq!(notes(&live), ["before"]);
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_named_before_anything_else_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let (live, nowhere) = (dir.path().join("flota.db"), dir.path().join("no/b.db"));
+        store(&live);
+        let refused = back_up(&live, &nowhere).unwrap_err();
+        assert!(matches!(&refused, BackupError::Directory(path) if path.ends_with("no")), "{refused}");
+        let refused = restore(&nowhere, &live, false, NOW).unwrap_err();
+        assert!(matches!(&refused, BackupError::File { path, .. } if *path == nowhere), "{refused}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 import { watched } from '../ask/chat.svelte';
 import { api } from '../lib/api';
 import { link } from '../lib/link.svelte';
+import { Paced } from '../lib/paced';
 import type { Problem } from '../lib/problem';
 import { ended, JOB_STATES, type Job, type JobEvent, type Page, type Unit } from '../lib/types';
 import { addEvent } from './events';
@@ -21,7 +22,7 @@ export class JobFollower {
   #id: string;
   #lastSeq = -1;
   #textAttempt = 0;
-  #refreshing: ReturnType<typeof setTimeout> | null = null;
+  #paced = new Paced(() => this.load(), REFRESH_MS);
 
   constructor(id: string) {
     this.#id = id;
@@ -34,16 +35,16 @@ export class JobFollower {
       link.onReady(() => {
         const since = this.#lastSeq >= 0 ? { lastSeq: this.#lastSeq } : {};
         link.emit('job-subscribe', { jobId: this.#id, ...since });
-        void this.load();
+        this.#paced.want();
       }),
     ];
-    if (link.state !== 'online') void this.load();
+    if (link.state !== 'online') this.#paced.want();
     const timer = setInterval(() => {
-      if (!document.hidden && this.job && !ended(this.job.state)) void this.load();
+      if (!document.hidden && this.job && !ended(this.job.state)) this.#paced.want();
     }, POLL_MS);
     return () => {
       clearInterval(timer);
-      if (this.#refreshing) clearTimeout(this.#refreshing);
+      this.#paced.stop();
       for (const stop of stops) stop();
     };
   }
@@ -81,7 +82,7 @@ export class JobFollower {
     try {
       this.job = { ...this.job, ...(await action()) };
       this.problem = null;
-      this.#soon();
+      this.#paced.want();
     } catch (error) {
       this.problem = error as Problem;
     }
@@ -104,13 +105,6 @@ export class JobFollower {
     if (event.type === 'progress' && this.job && typeof data.fraction === 'number') {
       this.job = { ...this.job, progress: { ...this.job.progress, fraction: data.fraction } };
     }
-    if ((JOB_STATES as readonly string[]).includes(event.type)) this.#soon();
-  }
-
-  #soon(): void {
-    this.#refreshing ??= setTimeout(() => {
-      this.#refreshing = null;
-      void this.load();
-    }, REFRESH_MS);
+    if ((JOB_STATES as readonly string[]).includes(event.type)) this.#paced.want();
   }
 }

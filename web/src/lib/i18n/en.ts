@@ -294,10 +294,11 @@ export const en = {
     finished: 'Finished',
     workers: 'Workers',
     labels: 'Labels',
+    firstUnits: (n: string) => `These are the first ${n} units; more are at the end of the list.`,
     sameError: 'All jobs with this error',
     lane: (worker: string, n: number, text: string) => `${worker}: ${many(n, '1 attempt', `${text} attempts`)}`,
     tones: { now: 'running', ok: 'completed', bad: 'failed', calm: 'given back' },
-    notFound: 'There is no job with this id.',
+    notFound: 'There is no job with this id. Jobs that ended are kept for a while only (FLOTA_RETENTION_AGE).',
     priority: 'Priority',
     download: 'Download',
     text: 'text',
@@ -583,6 +584,7 @@ export const en = {
   errors: {
     unreachable: 'The master cannot be reached.',
     unexpected: (status: number) => `The master answered ${status}.`,
+    again: (time: string) => `Try again in ${time}.`,
     tooMany: 'Too many requests. Try again in a moment.',
   },
 };

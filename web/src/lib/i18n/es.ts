@@ -294,10 +294,11 @@ export const es: Texts = {
     finished: 'Terminado',
     workers: 'Trabajadores',
     labels: 'Etiquetas',
+    firstUnits: (n: string) => `Son las primeras ${n} unidades; hay más al final de la lista.`,
     sameError: 'Todos los trabajos con este error',
     lane: (worker: string, n: number, text: string) => `${worker}: ${many(n, '1 intento', `${text} intentos`)}`,
     tones: { now: 'en curso', ok: 'completado', bad: 'fallido', calm: 'devuelto' },
-    notFound: 'No hay ningún trabajo con este id.',
+    notFound: 'No hay ningún trabajo con este id. Los que terminaron solo se guardan un tiempo (FLOTA_RETENTION_AGE).',
     priority: 'Prioridad',
     download: 'Descargar',
     text: 'texto',
@@ -583,6 +584,7 @@ export const es: Texts = {
   errors: {
     unreachable: 'No se puede llegar al maestro.',
     unexpected: (status: number) => `El maestro respondió ${status}.`,
+    again: (time: string) => `Prueba de nuevo en ${time}.`,
     tooMany: 'Demasiadas peticiones. Prueba de nuevo en un momento.',
   },
 };
