@@ -142,7 +142,7 @@ const HOSTILE: &str = "<script>window.hit = 2</script> <img src=\"http://127.0.0
                        [link](javascript:window.hit=4) [data](data:text/html,x) ![picture](http://127.0.0.1:9/b.png)\n\n\
                        <iframe src=\"http://127.0.0.1:9/\"></iframe>\n\n```html\n</code></pre><script>window.hit = 5</script>\n```\n";
 
-const MARKDOWN: &str = "## Ships\n\nThey *keep* **together** by [signals](https://example.org):\n\n1. `flags`\n2. lights\n\n| by | \
+const MARKDOWN: &str = "## Ships\n\nThey *keep* **together** by [signals](https://example.org):\n\n1. `flags`\n2. lights\n\n- [x] done\n- [ ] to do\n\n| by | \
                         range |\n|---|---|\n| day | far |\n\n```rust\nfn main() {}\n```\n\n> Always.";
 
 #[tokio::test(flavor = "multi_thread")]

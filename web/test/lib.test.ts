@@ -1,7 +1,7 @@
 // The pure pieces below the pages.
 import { describe, expect, it } from 'vitest';
 import { sparkPath } from '../src/fleet/spark';
-import { answersQuestions, chatModels, slotUse, totals } from '../src/fleet/workers';
+import { answersQuestions, chatModels, otherRates, slotUse, totals } from '../src/fleet/workers';
 import { addEvent, eventText } from '../src/jobs/events';
 import { initialValues, jobOf } from '../src/jobs/kinds';
 import { timeline } from '../src/jobs/timeline';
@@ -152,4 +152,9 @@ it('lists of numbers stand on one line, text stays as it is', () => {
 it('what is looked for in a log line is marked, whatever it is made of', () => {
   expect(parts('Job a+b is done', ['a+b', 'JOB'])).toEqual([{ text: 'Job', hit: true }, { text: ' ', hit: false }, { text: 'a+b', hit: true }, { text: ' is done', hit: false }]);
   expect(parts('x', [])).toEqual([{ text: 'x', hit: false }]);
+});
+
+it('only algorithms that hash beside RandomX have a line of their own', () => {
+  expect(otherRates({ 'rx/0': 5, sha256d: 1e6, other: 0 })).toEqual([['sha256d', 1e6]]);
+  expect(otherRates(undefined)).toEqual([]);
 });

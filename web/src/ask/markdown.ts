@@ -6,10 +6,10 @@ import { Marked, type Token, type Tokens } from 'marked';
 export type Block = { raw: string } & ({ type: 'html'; html: string } | { type: 'code'; language: string; text: string });
 
 const TAGS =
-  'a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i input li ol p pre s span strong sub sup table tbody td th thead tr ul'.split(
+  'a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i li ol p pre s span strong sub sup table tbody td th thead tr ul'.split(
     ' ',
   );
-const ATTRIBUTES = ['align', 'checked', 'class', 'disabled', 'href', 'rel', 'start', 'target', 'title', 'type'];
+const ATTRIBUTES = ['align', 'class', 'href', 'rel', 'start', 'target', 'title'];
 
 function escape(text: string): string {
   return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
@@ -27,6 +27,8 @@ const marked = new Marked({
   breaks: false,
   renderer: {
     html: ({ text }: Tokens.HTML | Tokens.Tag) => escape(text),
+    // A sign instead of a control that nobody can use and no screen reader can name.
+    checkbox: ({ checked }: Tokens.Checkbox) => `<span class="task">${checked ? '☑' : '☐'}</span> `,
     image: ({ href, text, title }: Tokens.Image) => anchor(href, `[${escape(text || href)}]`, title),
     link({ href, title, tokens }: Tokens.Link) {
       return anchor(href, this.parser.parseInline(tokens), title);

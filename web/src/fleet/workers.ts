@@ -51,6 +51,11 @@ export function runningCount(worker: Worker): number {
   return Object.values(running ?? {}).reduce((sum, n) => sum + Number(n), 0);
 }
 
+/** Rates of what is hashed beside RandomX, which has a figure of its own; what stands still is not shown. */
+export function otherRates(algorithms: Record<string, number> | null | undefined): [name: string, perSecond: number][] {
+  return Object.entries(algorithms ?? {}).filter(([name, perSecond]) => name !== 'rx/0' && perSecond > 0);
+}
+
 export interface Totals {
   online: number;
   offline: number;

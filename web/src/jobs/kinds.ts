@@ -17,6 +17,16 @@ export interface Field {
 const key: Field = { name: 'key', type: 'line', path: 'payload.key', initial: '666c6f7461', hint: 'keyHint' };
 const model: Field = { name: 'model', type: 'line', path: 'payload.model', initial: '' };
 
+const inputs: Field = { name: 'inputs', type: 'lines', path: 'payload.inputs', initial: '686f6c61\n666c6f7461' };
+const range: Field[] = [
+  { name: 'blob', type: 'text', path: 'payload.blob', initial: '00'.repeat(76) },
+  { name: 'nonce_offset', type: 'number', path: 'payload.nonce_offset', initial: '39' },
+  { name: 'nonce_start', type: 'number', path: 'payload.nonce_start', initial: '0' },
+  { name: 'nonce_end', type: 'number', path: 'payload.nonce_end', initial: '4096' },
+  { name: 'target', type: 'text', path: 'payload.target', initial: `${'ff'.repeat(30)}ff00`, hint: 'targetHint' },
+  { name: 'find', type: 'choice', path: 'payload.find', initial: 'first', choices: ['first', 'all'] },
+];
+
 export const FIELDS: Record<Kind, Field[]> = {
   'ai.chat': [
     { name: 'prompt', type: 'text', path: 'payload.messages', initial: '' },
@@ -27,16 +37,10 @@ export const FIELDS: Record<Kind, Field[]> = {
     { name: 'max_output_tokens', type: 'number', path: 'payload.max_output_tokens', initial: '' },
   ],
   'ai.embed': [{ name: 'texts', type: 'lines', path: 'payload.texts', initial: '' }, model],
-  'randomx.hash': [key, { name: 'inputs', type: 'lines', path: 'payload.inputs', initial: '686f6c61\n666c6f7461' }],
-  'randomx.search': [
-    key,
-    { name: 'blob', type: 'text', path: 'payload.blob', initial: '00'.repeat(76) },
-    { name: 'nonce_offset', type: 'number', path: 'payload.nonce_offset', initial: '39' },
-    { name: 'nonce_start', type: 'number', path: 'payload.nonce_start', initial: '0' },
-    { name: 'nonce_end', type: 'number', path: 'payload.nonce_end', initial: '4096' },
-    { name: 'target', type: 'text', path: 'payload.target', initial: `${'ff'.repeat(30)}ff00`, hint: 'targetHint' },
-    { name: 'find', type: 'choice', path: 'payload.find', initial: 'first', choices: ['first', 'all'] },
-  ],
+  'randomx.hash': [key, inputs],
+  'randomx.search': [key, ...range],
+  'sha256d.hash': [inputs],
+  'sha256d.search': range,
   echo: [
     { name: 'value', type: 'json', path: 'payload.value', initial: 'hola' },
     { name: 'sleep_ms', type: 'number', path: 'payload.sleep_ms', initial: '' },

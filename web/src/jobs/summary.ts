@@ -27,8 +27,10 @@ function payloadSummary(kind: string, payload: Record<string, unknown>, locale: 
     case 'ai.embed':
       return list('texts').length > 0 ? `${list('texts').length} × ${short(String(list('texts')[0]))}` : '';
     case 'randomx.hash':
-      return list('inputs').length > 0 ? `${list('inputs').length} × RandomX` : '';
+    case 'sha256d.hash':
+      return list('inputs').length > 0 ? `${number(list('inputs').length, locale)} × ${kind === 'randomx.hash' ? 'RandomX' : 'sha256d'}` : '';
     case 'randomx.search':
+    case 'sha256d.search':
       return payload.nonce_end === undefined ? '' : `${number(Number(payload.nonce_start), locale)} … ${number(Number(payload.nonce_end), locale)}`;
     case 'echo':
       return payload.value === undefined ? '' : short(JSON.stringify(payload.value));

@@ -12,7 +12,7 @@ export const JOB_STATES = [
 ] as const;
 export type JobState = (typeof JOB_STATES)[number];
 
-export const KINDS = ['ai.chat', 'ai.embed', 'randomx.hash', 'randomx.search', 'echo'] as const;
+export const KINDS = ['ai.chat', 'ai.embed', 'randomx.hash', 'randomx.search', 'sha256d.hash', 'sha256d.search', 'echo'] as const;
 export type Kind = (typeof KINDS)[number];
 
 export interface JobError {
@@ -119,6 +119,8 @@ export interface Worker {
   labels?: Record<string, string> | null;
   load?: { cpu?: number | null; memory?: number | null } | null;
   hashrate?: number | null;
+  /** Hashes a second by the name of the algorithm; `hashrate` is that of RandomX. */
+  algorithms?: Record<string, number> | null;
   randomx?: RandomxState | null;
   connected_at?: string | null;
   last_seen_at?: string | null;
@@ -129,6 +131,7 @@ export interface Fleet {
   slots?: Record<string, { total: number; used: number }> | null;
   queue?: { depth: number; oldest_age_ms?: number | null } | null;
   hashrate?: number | null;
+  algorithms?: Record<string, number> | null;
   hashrates?: Hashrates | null;
   jobs?: Record<string, number> | null;
 }

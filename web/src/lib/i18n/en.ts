@@ -346,6 +346,8 @@ export const en = {
       'ai.embed': 'Turn texts into vectors',
       'randomx.hash': 'Hash inputs with RandomX',
       'randomx.search': 'Search a nonce range for a hash below a target',
+      'sha256d.hash': 'Hash inputs with SHA-256, twice',
+      'sha256d.search': 'Search a nonce range for a double SHA-256 below a target',
       echo: 'Give a value back: to try the fleet out',
     },
   },

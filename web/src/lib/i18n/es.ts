@@ -346,6 +346,8 @@ export const es: Texts = {
       'ai.embed': 'Convertir textos en vectores',
       'randomx.hash': 'Calcular hashes con RandomX',
       'randomx.search': 'Buscar en un rango de nonces un hash menor que un objetivo',
+      'sha256d.hash': 'Calcular hashes con SHA-256, dos veces',
+      'sha256d.search': 'Buscar en un rango de nonces un SHA-256 doble menor que un objetivo',
       echo: 'Devolver un valor: para probar la flota',
     },
   },
