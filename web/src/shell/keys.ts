@@ -4,6 +4,9 @@ import { prefs } from '../lib/prefs.svelte';
 import { href, router } from '../lib/router.svelte';
 import { ui } from './ui.svelte';
 
+/** There Ctrl-K deletes to the end of the line. */
+export const MAC = /mac|iphone|ipad/i.test(navigator.platform);
+
 function typing(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
 }
@@ -47,7 +50,8 @@ function togglePalette(event: KeyboardEvent): void {
 export function handleKey(event: KeyboardEvent): void {
   if (event.defaultPrevented || event.altKey) return;
   if (event.ctrlKey || event.metaKey) {
-    if (event.key.toLowerCase() === 'k' && !event.shiftKey) togglePalette(event);
+    const chord = MAC ? event.metaKey : event.ctrlKey;
+    if (chord && event.key.toLowerCase() === 'k' && !event.shiftKey) togglePalette(event);
     return;
   }
   if (typing(event.target) || document.querySelector('dialog[open]')) return;
