@@ -392,11 +392,13 @@ async fn openapi_describes_every_call_and_its_shapes() {
     }
     let list = &document["paths"]["/api/v1/jobs"]["get"]["parameters"];
     let names: Vec<_> = list.as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["state", "kind", "queue", "project", "label", "limit", "cursor"]);
+    assert_eq!(names, ["state", "kind", "queue", "project", "label", "owner", "code", "limit", "cursor"]);
     let schemas = document["components"]["schemas"].as_object().unwrap();
     for name in ["Job", "SubmitJob", "Problem", "Worker", "Fleet", "Unit", "JobEvent", "SearchPayload", "ChatResult"] {
         assert!(schemas.contains_key(name), "{name} is missing");
     }
+    let kinds = flota_proto::Kind::ALL.map(flota_proto::Kind::as_str);
+    assert_eq!(schemas["Kind"]["enum"], json!(kinds));
 }
 
 #[tokio::test]
