@@ -190,7 +190,7 @@ pub trait Batch {
     fn next(&mut self) -> Option<&[u8]>;
     /// The hash of the oldest input that has none yet.
     fn hashed(&mut self, hash: [u8; HASH_BYTES]);
-    /// After the end: whether the last input needs no hash any more, which saves the time of one.
+    /// Whether inputs that have no hash yet need none any more, which saves their time. Asked at the end at the latest.
     fn gives_up(&self) -> bool {
         false
     }

@@ -87,7 +87,9 @@ impl Machine {
         }
         let mut more = busy == self.lanes;
         while busy > 0 {
-            self.compute(busy);
+            if !self.compute(busy, batch) {
+                return;
+            }
             // All at once: a batch that ends at some moment rarely ends between two of them, and the next round is full or none.
             let mut next = 0;
             while more && next < busy && self.take(next, batch) {
@@ -138,12 +140,15 @@ impl Machine {
         self.scratchpads.memory().as_ptr().wrapping_add(lane * SCRATCHPAD_BYTES)
     }
 
-    /// All programs of the first `busy` lanes.
-    fn compute(&mut self, busy: usize) {
+    /// All programs of the first `busy` lanes; `false` if `batch` gives up meanwhile.
+    fn compute(&mut self, busy: usize, batch: &impl Batch) -> bool {
         for lane in &mut self.frame.lanes[..busy] {
             lane.rounding = 0;
         }
         for number in 0..PROGRAMS {
+            if batch.gives_up() {
+                return false;
+            }
             let mut programs = Vec::with_capacity(LANES);
             for lane in 0..busy {
                 if number > 0 {
@@ -160,6 +165,7 @@ impl Machine {
             // SAFETY: it was compiled for this frame, these scratchpads and this dataset, all of which are ours or held.
             unsafe { self.code.run(code) };
         }
+        true
     }
 
     fn load(&mut self, lane: usize, program: &Program) {

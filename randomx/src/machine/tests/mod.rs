@@ -71,6 +71,41 @@ fn hashes_are_the_librarys() {
     compare(33, 7);
 }
 
+/// Gives up as soon as it is asked, once it has some hashes.
+struct Quitter {
+    inputs: Inputs,
+    after: usize,
+}
+
+impl Batch for Quitter {
+    fn next(&mut self) -> Option<&[u8]> {
+        self.inputs.next()
+    }
+    fn hashed(&mut self, hash: [u8; HASH_BYTES]) {
+        self.inputs.hashed(hash);
+    }
+    fn gives_up(&self) -> bool {
+        self.inputs.hashes.len() >= self.after
+    }
+}
+
+#[test]
+fn a_batch_that_gives_up_leaves_the_machine_usable() {
+    let dataset = dataset();
+    let mut machine = Machine::new(&dataset, 3).expect("the processor can");
+    let inputs: Vec<Vec<u8>> = (0..7_u8).map(|input| vec![input]).collect();
+    let mut all = batch(&inputs);
+    machine.run(&mut all);
+    for after in [0, 1, 3, 4] {
+        let mut quitter = Quitter { inputs: batch(&inputs), after };
+        machine.run(&mut quitter);
+        assert_eq!(quitter.inputs.hashes, all.hashes[..after.next_multiple_of(3)], "whole rounds only");
+    }
+    let mut again = batch(&inputs);
+    machine.run(&mut again);
+    assert_eq!(again.hashes, all.hashes);
+}
+
 #[test]
 #[ignore = "takes minutes"]
 fn many_hashes_are_the_librarys() {
