@@ -55,7 +55,7 @@ async fn run_client(command: Command, settings: &Settings, out: &Out) -> Result<
         Command::Submit(args) => commands::submit::run(&api, settings, out, *args).await,
         Command::Ask(args) => commands::ask::run(&api, settings, out, args).await,
         Command::Hash(args) => commands::hash::run(&api, out, args).await,
-        Command::Jobs(args) => commands::jobs::run(&api, out, args).await,
+        Command::Jobs(args) => commands::jobs::run(&api, out, *args).await,
         Command::Workers(args) => commands::workers::run(&api, out, args).await,
         Command::Mine(args) => commands::mine::run(&api, out, *args).await,
         Command::Fleet => commands::fleet::run(&api, out).await,

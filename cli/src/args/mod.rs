@@ -86,7 +86,7 @@ pub enum Command {
     /// Compute hashes
     Hash(Hash),
     /// List jobs, look at one, watch, cancel, retry, reorder
-    Jobs(Jobs),
+    Jobs(Box<Jobs>),
     /// List workers, look at one, drain, pause, resume
     Workers(WorkersArgs),
     /// Mine Monero with the fleet: on a node of your own, or for a pool
