@@ -120,9 +120,10 @@ async fn an_answer_that_begins_with_error_is_tried_again_elsewhere() {
     registered(&rest, "py-bad").await;
     let job = rest.submit(chat("please")).await;
     bad.process.printed("acknowledged").await;
+    // At once: the next try waits for half a second at least, and must not find it there.
+    broker.publish("flota/workers/status", br#"{"worker_id":"py-bad","status":"offline","timestamp":1}"#);
     drop(bad);
     let _good = SimpleWorker::join(broker.port, "py-good", &[]).await;
-    broker.publish("flota/workers/status", br#"{"worker_id":"py-bad","status":"offline","timestamp":1}"#);
     let ended = rest.completed(&job).await;
     assert_eq!(ended["result"]["text"], "PLEASE");
     assert!(ended["failures"].as_u64() >= Some(1));
