@@ -1,5 +1,5 @@
 //! Every target over its corpus and over mutations of it: what libFuzzer does for hours, for some seconds and with every run.
-//! `FLOTA_FUZZ_ROUNDS=n` mutates each file n times (400 without it).
+//! `FLOTA_FUZZ_ROUNDS=n` mutates each file n times (100 without it).
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ fn mutate(rng: &mut StdRng, seeds: &[Vec<u8>], from: &[u8]) -> Vec<u8> {
 
 #[test]
 fn no_bytes_from_outside_make_a_part_panic() {
-    let rounds = std::env::var("FLOTA_FUZZ_ROUNDS").ok().map_or(400, |text| text.parse().expect("a number"));
+    let rounds = std::env::var("FLOTA_FUZZ_ROUNDS").ok().map_or(100, |text| text.parse().expect("a number"));
     for (name, target) in TARGETS {
         let seeds = corpus(name);
         assert!(seeds.len() >= 3, "a corpus of {} files is none", seeds.len());
