@@ -93,6 +93,23 @@ pub async fn streamed(script: Script, frames: Vec<String>, tracked: Tracked) -> 
     (StatusCode::OK, [(header::CONTENT_TYPE, SSE)], body).into_response()
 }
 
+/// Writes `body`, the whole answer of `script`, which may break off or never come.
+pub async fn whole(script: Script, body: String, mut tracked: Tracked) -> Response {
+    tokio::time::sleep(Duration::from_millis(script.first_delay_ms)).await;
+    match script.end {
+        End::Stall => std::future::pending().await,
+        End::Reset | End::MidCharacter => {
+            tracked.answered();
+            let half = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+            let broken = stream::iter([Ok(half), Err(std::io::Error::other("reset"))]);
+            (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], Body::from_stream(broken)).into_response()
+        }
+        End::Whole | End::WithoutBlankLine | End::BareError(_) | End::ErrorFrame(_) | End::Repeat { .. } => {
+            cut(200, &body, script.cut, JSON, tracked)
+        }
+    }
+}
+
 /// Writes `body` in pieces of at most `size` bytes.
 pub fn cut(status: u16, body: &str, size: Option<usize>, content_type: &'static str, mut tracked: Tracked) -> Response {
     tracked.answered();
