@@ -1,7 +1,7 @@
 //! The agent: takes units over MQTT, computes them, reports by gRPC.
 //!
 //! The way of a unit: `link` (MQTT) → `intake` → `table` (what is held, pure) → `runner` and `attempt` (execution) →
-//! `table` → `callback` (gRPC) → acknowledged. `spool` keeps what is not acknowledged on disk.
+//! `table` → `callback` (gRPC) → acknowledged. `keeper` and `spool` have what is not acknowledged on disk.
 
 mod attempt;
 mod callback;
@@ -14,6 +14,7 @@ pub mod executor;
 pub mod health;
 pub mod hostile;
 mod intake;
+mod keeper;
 mod link;
 mod load;
 mod log;

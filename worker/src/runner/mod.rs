@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, info_span};
 use crate::attempt::{self, Ended, Observed};
 use crate::calls::Calls;
 use crate::executor::{Executor, Failure, Unit};
+use crate::keeper::Keeper;
 use crate::log::Log;
 use crate::spool::{Durability, Spool};
 use crate::table::{Arrival, Key, Mode, OUTPUT_IN_MESSAGE_BYTES_MAX, Report, Start, Table, Take, Work};
@@ -31,6 +32,7 @@ pub(crate) struct Runner {
     all: Vec<Arc<dyn Executor>>,
     pub(crate) calls: Calls,
     pub(crate) spool: Arc<Spool>,
+    keeper: Arc<Keeper>,
     pub(crate) log: Arc<Log>,
     /// Something may be due on the stream.
     due: Notify,
@@ -65,6 +67,7 @@ impl Runner {
             executors: by_kind,
             all: executors,
             calls,
+            keeper: Keeper::new(spool.clone()),
             spool,
             log,
             due: Notify::new(),
@@ -220,8 +223,7 @@ impl Runner {
         if !self.table().runs(key) {
             return false;
         }
-        let (spool, reports) = (self.spool.clone(), [(key, report.clone())]);
-        self.runtime.spawn_blocking(move || spool.write(&reports, durability)).await.unwrap_or(false)
+        self.keeper.keep(key, report.clone(), durability, &self.runtime).await
     }
 
     /// Lines about echoes would drown the others.
@@ -248,10 +250,12 @@ impl Runner {
         }
     }
 
-    /// What an attempt shows: due on the stream, of no interest to others.
-    pub(crate) fn show(&self, change: impl FnOnce(&mut Table)) {
-        change(&mut self.table());
-        self.due.notify_waiters();
+    /// What an attempt shows: due on the stream, of no interest to others. `change` says whether the stream must look again.
+    pub(crate) fn show(&self, change: impl FnOnce(&mut Table) -> bool) {
+        let look = change(&mut self.table());
+        if look {
+            self.due.notify_waiters();
+        }
     }
 
     /// The next message of `stream`; `None` when it ends.
@@ -292,7 +296,10 @@ impl Runner {
             warm_keys: self.all.iter().flat_map(|executor| executor.warm_keys()).collect(),
             computed: self.all.iter().flat_map(|executor| executor.computed_datasets()).map(digest).collect(),
         };
-        self.show(|table| table.beat(heartbeat));
+        self.show(|table| {
+            table.beat(heartbeat);
+            true
+        });
     }
 
     /// Models served without a user's key.

@@ -32,7 +32,8 @@ const DONE_WAITING_MAX: usize = 256;
 
 /// What an executor shows while it works, until it is due.
 pub(super) struct Live {
-    listed: bool,
+    /// Under which time it stands in [`Outbox::live`].
+    listed: Option<Instant>,
     progress: Option<(f64, String)>,
     progress_from: Instant,
     /// Winning nonces that were not told yet.
@@ -50,7 +51,7 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            listed: false,
+            listed: None,
             progress: None,
             progress_from: now,
             found: Vec::new(),
@@ -66,6 +67,10 @@ impl Live {
     /// On a new stream the last text is due again; who has it leaves it out.
     fn send_again(&mut self) {
         self.again = self.sent.len();
+        // It is due at once: since it was taken, which was an interval before.
+        if self.again > 0 {
+            self.text_from = self.text_from.checked_sub(DELTA_INTERVAL).unwrap_or(self.text_from);
+        }
     }
 
     /// The size of the next piece of text.
@@ -123,7 +128,8 @@ pub(super) struct Outbox {
     pub(super) returned: VecDeque<Key>,
     done: VecDeque<v1::Done>,
     heartbeat: Option<v1::Heartbeat>,
-    live: Vec<UnitId>,
+    /// What executors show, by the time when it is due; only what its [`Live`] says is listed counts.
+    live: BTreeSet<(Instant, UnitId)>,
     /// The last text of attempts that have ended.
     deltas: VecDeque<v1::Delta>,
     pub(super) reports: VecDeque<UnitId>,
@@ -138,6 +144,19 @@ impl Outbox {
         {
             self.accepted.push_back(unit);
         }
+    }
+
+    /// Lists what an attempt shows under the time when it is due.
+    fn list(&mut self, unit: UnitId, live: &mut Live) {
+        let due = live.due();
+        if due == live.listed {
+            return;
+        }
+        if let Some(at) = live.listed.take() {
+            self.live.remove(&(at, unit));
+        }
+        self.live.extend(due.map(|at| (at, unit)));
+        live.listed = due;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -176,9 +195,7 @@ impl Table {
                 Some(Phase::Finished(_)) => self.out.reports.push_back(unit),
                 Some(Phase::Running(running)) => {
                     running.live.send_again();
-                    if !std::mem::replace(&mut running.live.listed, true) {
-                        self.out.live.push(unit);
-                    }
+                    self.out.list(unit, &mut running.live);
                     self.accept(unit);
                 }
                 Some(Phase::Waiting(_)) => self.accept(unit),
@@ -211,41 +228,43 @@ impl Table {
         }
     }
 
-    pub(crate) fn progress(&mut self, key: Key, fraction: f64, note: String) {
-        if let Some(live) = self.live(key) {
-            live.progress = Some((fraction, note));
-        }
+    /// An attempt got further. Says, as [`Table::delta`] does, whether whoever waits must look again.
+    pub(crate) fn progress(&mut self, key: Key, fraction: f64, note: String) -> bool {
+        self.show(key, |live| live.progress = Some((fraction, note)))
     }
 
     /// Goes out with the next progress.
-    pub(crate) fn found(&mut self, key: Key, found: Vec<Found>) {
-        if let Some(live) = self.live(key) {
+    pub(crate) fn found(&mut self, key: Key, found: Vec<Found>) -> bool {
+        self.show(key, |live| {
             // More than these are told by the result.
             let room = FOUND_MAX.saturating_sub(live.found.len());
             live.found.extend(found.into_iter().take(room));
-        }
+        })
     }
 
-    pub(crate) fn delta(&mut self, key: Key, text: &str) {
-        if let Some(live) = self.live(key) {
-            live.text.push_str(text);
-        }
+    /// The next piece of an answer's text. Says whether something is due sooner than it was before: whoever waits for that
+    /// must look again.
+    pub(crate) fn delta(&mut self, key: Key, text: &str) -> bool {
+        self.show(key, |live| live.text.push_str(text))
     }
 
-    /// What the attempt shows, listed for sending; `None` when it does not run.
-    fn live(&mut self, (unit, attempt): Key) -> Option<&mut Live> {
-        let held = self.held.get_mut(&unit).filter(|held| held.attempt == attempt)?;
-        let Phase::Running(running) = &mut held.phase else { return None };
-        if !std::mem::replace(&mut running.live.listed, true) {
-            self.out.live.push(unit);
-        }
-        Some(&mut running.live)
+    /// Changes what an attempt shows and lists it for sending, if it runs.
+    fn show(&mut self, (unit, attempt): Key, change: impl FnOnce(&mut Live)) -> bool {
+        let held = self.held.get_mut(&unit).filter(|held| held.attempt == attempt);
+        let Some(Held { phase: Phase::Running(running), .. }) = held else { return false };
+        change(&mut running.live);
+        let before = self.out.live.first().map(|(at, _)| *at);
+        self.out.list(unit, &mut running.live);
+        self.out.live.first().map(|(at, _)| *at) != before
     }
 
     /// An attempt ends: its last text goes out before its result.
     pub(super) fn flush_live(&mut self, unit: UnitId) {
         let Some(held) = self.held.get_mut(&unit) else { return };
         if let Phase::Running(running) = &mut held.phase {
+            if let Some(at) = running.live.listed.take() {
+                self.out.live.remove(&(at, unit));
+            }
             while let Some(delta) = running.live.take_delta((unit, held.attempt)) {
                 self.out.deltas.push_back(delta);
             }
@@ -295,10 +314,19 @@ impl Table {
 
     /// Progress and text that are due; says when the next are.
     fn take_live(&mut self, message: &mut v1::WorkerMessage, room: &mut usize, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
-        for unit in std::mem::take(&mut self.out.live) {
+        let mut due = Vec::new();
+        while let Some((at, unit)) = self.out.live.first().copied().filter(|(at, _)| *at <= now) {
+            self.out.live.pop_first();
+            due.push((at, unit));
+        }
+        for (at, unit) in due {
             let Some(Held { attempt, phase: Phase::Running(running), .. }) = self.held.get_mut(&unit) else { continue };
             let (key, live) = ((unit, *attempt), &mut running.live);
+            // Another attempt may have been listed under another time.
+            if live.listed != Some(at) {
+                continue;
+            }
+            live.listed = None;
             take_progress(live, key, message, room, now);
             while (live.again > 0 || live.text_from <= now)
                 && reserve(room, live.delta_bytes() + ATTEMPT_BYTES)
@@ -309,14 +337,9 @@ impl Table {
                 }
                 message.deltas.push(delta);
             }
-            live.listed = false;
-            if let Some(due) = live.due() {
-                live.listed = true;
-                self.out.live.push(unit);
-                next = Some(next.map_or(due, |next| next.min(due)));
-            }
+            self.out.list(unit, live);
         }
-        next
+        self.out.live.first().map(|(at, _)| *at)
     }
 
     /// Units whose reports are still to be sent on the stream that is open.

@@ -410,3 +410,46 @@ fn of_restored_reports_of_one_unit_the_newest_attempt_stays() {
     assert_eq!(table.take_unspool(), [(unit, 3)]);
     assert!(table.unspooled().is_empty());
 }
+
+#[test]
+fn only_what_is_due_sooner_than_the_rest_wakes_whoever_waits() {
+    let (mut table, now, keys) = (table(), now(), [(unit(), 1), (unit(), 1)]);
+    let at = |ms| now + Duration::from_millis(ms);
+    let texts = |message: v1::WorkerMessage| message.deltas.into_iter().map(|delta| delta.text).collect::<Vec<_>>();
+    table.open(1);
+    for key in keys {
+        table.offer(key, Class::Ai, work(key, Kind::AiChat));
+    }
+    assert_eq!(table.start_ready(now).len(), 2);
+    assert!(table.delta(keys[0], "a"));
+    assert_eq!(texts(message(&mut table, now)), ["a"]);
+    assert!(table.delta(keys[0], "b"), "nothing else waits");
+    assert!(!table.delta(keys[0], "c"), "its time is known");
+    assert!(table.delta(keys[1], "d"), "due at once");
+    assert_eq!(texts(message(&mut table, at(1))), ["d"]);
+    assert!(!table.delta(keys[1], "e"), "due after the other");
+    assert!(matches!(table.take(1, at(2)), Take::Wait(Some(due)) if due == at(33)));
+    assert_eq!(texts(message(&mut table, at(33))), ["bc"]);
+    assert_eq!(texts(message(&mut table, at(34))), ["e"]);
+    assert!(matches!(table.take(1, at(35)), Take::Wait(None)));
+}
+
+#[test]
+fn what_an_attempt_showed_that_is_over_is_not_sent_with_the_next() {
+    let (mut table, now, unit) = (table(), now(), unit());
+    let at = |ms| now + Duration::from_millis(ms);
+    table.open(1);
+    run(&mut table, (unit, 1), now);
+    table.delta((unit, 1), "a");
+    message(&mut table, now);
+    table.delta((unit, 1), "old");
+    table.cancel((unit, 1));
+    table.end((unit, 1), Class::Randomx, None, false);
+    run(&mut table, (unit, 2), at(10));
+    table.delta((unit, 2), "new");
+    let [delta] = &message(&mut table, at(10)).deltas[..] else { panic!("one is due") };
+    assert_eq!((delta.attempt, delta.seq, delta.text.as_str()), (2, 0, "new"));
+    table.delta((unit, 2), "er");
+    assert!(message(&mut table, at(33)).deltas.is_empty(), "the time of the one before");
+    assert_eq!(message(&mut table, at(43)).deltas[0].text, "er");
+}
