@@ -142,7 +142,7 @@ impl Dispatcher {
             self.config.listeners.tell(job, News::Ended(state));
         }
         let Some(subscribers) = self.subscribers.get_mut(&job) else { return };
-        let result = self.core.job_result(job);
+        let result = if last { self.core.job_result(job) } else { None };
         let update = Arc::new(JobUpdate { job, event: event_view(event, result.as_deref()), last });
         // One that is too slow is let go: it subscribes again after the last event that it saw.
         subscribers.retain(|subscriber| subscriber.try_send(update.clone()).is_ok());

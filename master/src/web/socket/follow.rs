@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flota_proto::JobId;
-use flota_proto::rest::JobEvent;
+use flota_proto::rest::{JobEvent, JobState};
 use flota_proto::socket::{self as names, JobHappened, TaskQueued};
 use serde::Serialize;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::answer;
 use super::session::{Session, Step, Told, Turn};
@@ -64,15 +64,19 @@ impl Follower {
 
     async fn tell_all(&self, begin: Begin) -> Result<(), Gone> {
         let job = self.turn.job;
-        if matches!(begin, Begin::Submitted) && self.turn.question {
-            self.tell_position().await?;
-        }
+        let asked = matches!(begin, Begin::Submitted) && self.turn.question;
         let subscription = match begin {
             Begin::Subscribed(subscription) => Ok(*subscription),
             Begin::Submitted | Begin::Resumed => self.app.handle.subscribe(job, self.turn.after).await,
         };
         match subscription {
-            Ok(subscription) => self.tell_events(subscription).await?,
+            Ok(subscription) => {
+                // Where a worker was free, it was assigned in the commit of its acceptance.
+                if asked && subscription.job.state == JobState::Pending {
+                    self.tell_position().await?;
+                }
+                self.tell_events(subscription).await?;
+            }
             Err(Refused::Unavailable(_) | Refused::StoreFull(_)) => return Err(Gone),
             // Its events have gone with their retention time; the job itself may still be there.
             Err(refused) => tracing::debug!(%job, %refused, "a job can't be followed"),
@@ -101,14 +105,14 @@ impl Follower {
             let event = tokio::select! {
                 event = reader.next() => event,
                 () = gathered.due() => {
-                    if let Some(delta) = gathered.take_due() {
+                    if let Some(delta) = gathered.take_due(Instant::now()) {
                         self.tell_event(delta).await?;
                     }
                     continue;
                 }
             };
             let Some(event) = event else { break };
-            for event in gathered.push(event).into_iter().flatten() {
+            for event in gathered.push(Instant::now(), event).into_iter().flatten() {
                 self.tell_event(event).await?;
             }
         }
@@ -148,19 +152,27 @@ impl Follower {
 #[derive(Default)]
 struct Gathered {
     text: Option<JobEvent>,
+    /// What comes before is gathered.
+    until: Option<Instant>,
+    /// Ends then; only where something waits for it.
     window: Option<Pin<Box<Sleep>>>,
 }
 
 impl Gathered {
     /// What can be sent now that `event` has come, in order.
-    fn push(&mut self, event: JobEvent) -> [Option<JobEvent>; 2] {
+    fn push(&mut self, now: Instant, event: JobEvent) -> [Option<JobEvent>; 2] {
         if event.r#type != "delta" {
             return [self.text.take(), Some(event)];
         }
-        if self.window.is_none() {
-            self.window = Some(Box::pin(tokio::time::sleep(GATHER)));
-            return [Some(event), None];
-        }
+        let Some(until) = self.until.filter(|until| *until > now) else {
+            self.until = Some(now + GATHER);
+            self.window = None;
+            return match self.text.take() {
+                Some(text) => [Some(text), Some(event)],
+                None => [Some(event), None],
+            };
+        };
+        self.window.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         let joined = self.text.as_mut().is_some_and(|text| join(text, &event));
         if joined { [None, None] } else { [self.text.replace(event), None] }
     }
@@ -174,10 +186,11 @@ impl Gathered {
     }
 
     /// What was gathered in the window that has ended.
-    fn take_due(&mut self) -> Option<JobEvent> {
-        let text = self.text.take();
-        self.window = text.is_some().then(|| Box::pin(tokio::time::sleep(GATHER)));
-        text
+    fn take_due(&mut self, now: Instant) -> Option<JobEvent> {
+        self.window = None;
+        let text = self.text.take()?;
+        self.until = Some(now + GATHER);
+        Some(text)
     }
 }
 
@@ -210,30 +223,34 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_delta_goes_at_once_and_the_next_ones_together() {
-        let mut gathered = Gathered::default();
-        let [Some(first), None] = gathered.push(delta(1, 1, "a")) else { panic!("held up") };
+        let (mut gathered, now) = (Gathered::default(), Instant::now());
+        let [Some(first), None] = gathered.push(now, delta(1, 1, "a")) else { panic!("held up") };
         assert_eq!(text(&first), "a");
+        assert!(gathered.window.is_none(), "nothing waits");
         for (seq, part) in [(2, "b"), (3, "c")] {
-            assert!(matches!(gathered.push(delta(seq, 1, part)), [None, None]));
+            assert!(matches!(gathered.push(now, delta(seq, 1, part)), [None, None]));
         }
         gathered.due().await;
-        let joined = gathered.take_due().unwrap();
+        let joined = gathered.take_due(now + GATHER).unwrap();
         assert_eq!((text(&joined), joined.seq), ("bc", 3));
-        gathered.due().await;
-        assert!(gathered.take_due().is_none());
+        assert!(matches!(gathered.push(now + GATHER, delta(4, 1, "d")), [None, None]));
+        let [Some(late), Some(next)] = gathered.push(now + 2 * GATHER, delta(5, 1, "e")) else { panic!("held up") };
+        assert_eq!((text(&late), text(&next)), ("d", "e"), "its time had come, only nobody had looked");
         assert!(gathered.window.is_none());
+        let [Some(alone), None] = gathered.push(now + 3 * GATHER, delta(6, 1, "f")) else { panic!("held up") };
+        assert_eq!(text(&alone), "f", "after a pause");
     }
 
     #[tokio::test]
     async fn text_goes_before_what_follows_it_and_attempts_stay_apart() {
-        let mut gathered = Gathered::default();
-        gathered.push(delta(1, 1, "a"));
-        gathered.push(delta(2, 1, "b"));
-        let [Some(old), None] = gathered.push(delta(3, 2, "x")) else { panic!("attempts were joined") };
+        let (mut gathered, now) = (Gathered::default(), Instant::now());
+        gathered.push(now, delta(1, 1, "a"));
+        gathered.push(now, delta(2, 1, "b"));
+        let [Some(old), None] = gathered.push(now, delta(3, 2, "x")) else { panic!("attempts were joined") };
         assert_eq!(text(&old), "b");
         let mut end = delta(4, 2, "");
         end.r#type = "completed".into();
-        let [Some(new), Some(end)] = gathered.push(end) else { panic!("text was lost") };
+        let [Some(new), Some(end)] = gathered.push(now, end) else { panic!("text was lost") };
         assert_eq!((text(&new), end.seq), ("x", 4));
     }
 }
