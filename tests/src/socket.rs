@@ -38,11 +38,19 @@ impl Socket {
         socket
     }
 
-    async fn send(&mut self, text: String) {
+    /// Sends a packet as it is on the wire.
+    ///
+    /// # Panics
+    /// When it can't.
+    pub async fn send(&mut self, text: String) {
         self.stream.send(Message::text(text)).await.expect("failed to send");
     }
 
-    async fn text(&mut self) -> String {
+    /// The next packet as it is on the wire; pings are answered. Nothing is lost when the future is dropped.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub async fn text(&mut self) -> String {
         loop {
             let next = tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("the master said nothing");
             match next {

@@ -1,6 +1,7 @@
 //! What the stand-in keeps: scripts that wait, and what it was sent.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct State {
     pub options: Options,
+    /// Calls that are being answered.
+    open: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -66,7 +69,7 @@ struct Inner {
 
 impl State {
     pub fn new(options: Options) -> Self {
-        Self { options, inner: Mutex::default() }
+        Self { options, open: AtomicUsize::new(0), inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -95,7 +98,7 @@ impl State {
     }
 
     pub fn open(&self) -> usize {
-        self.lock().seen.iter().filter(|seen| seen.ended == Ended::Open).count()
+        self.open.load(Ordering::Relaxed)
     }
 
     pub fn last_ended(&self) -> Option<Ended> {
@@ -135,6 +138,7 @@ impl State {
 
     /// Keeps a request; what is dropped before [`Tracked::answered`] was closed by the client.
     pub fn track(self: &Arc<Self>, seen: Seen) -> Tracked {
+        self.open.fetch_add(1, Ordering::Relaxed);
         let mut inner = self.lock();
         inner.seen.push(seen);
         Tracked { state: self.clone(), index: inner.seen.len() - 1, ended: Ended::Closed }
@@ -158,6 +162,7 @@ impl Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         let ended = self.ended;
+        self.state.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(seen) = self.state.lock().seen.get_mut(self.index) {
             seen.ended = ended;
         }
