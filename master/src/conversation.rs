@@ -1,5 +1,9 @@
 //! What can be asked about conversations, and who may.
 
+use std::fmt;
+use std::str::FromStr;
+
+use flota_proto::Timestamp;
 use flota_proto::conversations::{Conversation, ConversationMessage};
 use flota_proto::rest::Page;
 use secrecy::SecretString;
@@ -18,6 +22,30 @@ pub struct Access {
     pub secret: Option<SecretString>,
 }
 
+/// Where a page of conversations ended: the next one has what was touched before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// When its last one was touched.
+    pub at: Timestamp,
+    /// Which that is.
+    pub id: Uuid,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.at.0, self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (at, id) = text.split_once(':').ok_or(())?;
+        Ok(Self { at: Timestamp(at.parse().map_err(drop)?), id: id.parse().map_err(drop)? })
+    }
+}
+
 /// One question about conversations.
 #[derive(Debug)]
 #[allow(missing_docs)] // the calls of `Handle` say what each is for
@@ -32,7 +60,7 @@ pub enum Ask {
         owner: String,
         search: Option<String>,
         limit: usize,
-        cursor: Option<String>,
+        cursor: Option<Cursor>,
         reply: Reply<Page<Conversation>>,
     },
     Get {
@@ -95,7 +123,7 @@ impl Handle {
     );
     call!(
         /// A page of an owner's conversations, latest first, with `search` in their title or in a message.
-        conversations(owner: String, search: Option<String>, limit: usize, cursor: Option<String>) -> Page<Conversation>, List
+        conversations(owner: String, search: Option<String>, limit: usize, cursor: Option<Cursor>) -> Page<Conversation>, List
     );
     call!(
         /// One conversation.

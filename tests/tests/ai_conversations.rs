@@ -231,5 +231,8 @@ async fn what_does_not_go_with_a_conversation_is_refused_with_its_field() {
     }
     assert_eq!(rest.post("/conversations", &json!({"titel": "x"})).await.expect(422).body["field"], "titel");
     rest.get("/conversations/x").await.expect(400);
-    rest.get("/conversations?cursor=x").await.expect(422);
+    for cursor in ["x", "1", "1:x", "x:00000000-0000-0000-0000-000000000000"] {
+        let refused = rest.get(&format!("/conversations?cursor={cursor}")).await.expect(400);
+        assert_eq!((&refused.body["code"], &refused.body["field"]), (&json!("bad_parameter"), &json!("cursor")));
+    }
 }

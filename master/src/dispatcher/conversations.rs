@@ -2,13 +2,12 @@
 //! Questions of one conversation are answered one after the other.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt::Write as _;
 
 use bytes::Bytes;
+use flota_proto::JobId;
 use flota_proto::conversations::{Answered, Conversation, ConversationMessage};
 use flota_proto::kinds::{ChatPayload, ChatResult, FieldError, Message, PartialChat, Role};
 use flota_proto::rest::{Job, Page};
-use flota_proto::{JobId, Timestamp};
 use hmac::{Hmac, Mac};
 use secrecy::ExposeSecret;
 use sha2::Sha256;
@@ -17,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Dispatcher, Moment};
 use crate::aside::{Aside, ConversationRow, MessageRow, Turn};
-use crate::conversation::{Access, Ask};
+use crate::conversation::{Access, Ask, Cursor};
 use crate::core::{Dependency, Input};
 use crate::handle::{Refused, Reply};
 use crate::store::{Reader, StoreError};
@@ -117,9 +116,9 @@ impl Dispatcher {
                 let answer = self.create_conversation(at, owner, id, title);
                 self.answer_or_refuse(reply, answer);
             }
-            Ask::List { owner, search, limit, cursor, reply } => self
-                .readers
-                .read(reply, move |reader| list(reader, &owner, search.as_deref(), limit, cursor.as_deref())),
+            Ask::List { owner, search, limit, cursor, reply } => {
+                self.readers.read(reply, move |reader| list(reader, &owner, search.as_deref(), limit, cursor))
+            }
             Ask::Get { access, reply } => {
                 let key = self.secret.clone();
                 self.readers.read(reply, move |reader| {
@@ -336,29 +335,15 @@ fn list(
     owner: &str,
     search: Option<&str>,
     limit: usize,
-    cursor: Option<&str>,
+    cursor: Option<Cursor>,
 ) -> Result<Page<Conversation>, Refused> {
-    let before = match cursor {
-        None => None,
-        Some(cursor) => Some(
-            parse_cursor(cursor)
-                .ok_or_else(|| Refused::from(FieldError::new("cursor", "is not one that a list has answered")))?,
-        ),
-    };
+    let before = cursor.map(|cursor| (cursor.at, cursor.id));
     let mut rows = reader.conversations(owner, search, before, limit + 1).map_err(unavailable)?;
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|row| {
-        let mut cursor = row.updated_at.0.to_string();
-        let _ = write!(cursor, ":{}", row.id);
-        cursor
-    });
+    let last = rows.last().filter(|_| more);
+    let next_cursor = last.map(|row| Cursor { at: row.updated_at, id: row.id }.to_string());
     Ok(Page { items: rows.into_iter().map(|row| view(row, None)).collect(), next_cursor })
-}
-
-fn parse_cursor(cursor: &str) -> Option<(Timestamp, Uuid)> {
-    let (at, id) = cursor.split_once(':')?;
-    Some((Timestamp(at.parse().ok()?), id.parse().ok()?))
 }
 
 /// Where the store failed, what was going on is known from the core alone.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::App;
 use super::extract::{self, Body, Caller, Params, bad_parameter};
 use super::problem::Failure;
-use crate::conversation::Access;
+use crate::conversation::{Access, Cursor};
 use crate::handle::Refused;
 
 /// Messages read at once for an export.
@@ -36,6 +36,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
         let id: Uuid = extract::path_id(parts, state).await?;
         Ok(Self(Access { id, owner: principal.owner, secret: conversation_secret }))
     }
+}
+
+fn bad_cursor() -> Failure {
+    bad_parameter("cursor", "is no cursor of this list")
 }
 
 fn title(text: &str) -> Result<String, Failure> {
@@ -78,7 +82,10 @@ pub async fn create(State(app): State<Arc<App>>, caller: Caller, Body(body): Bod
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("X-Flota-Owner" = Option<String>, Header, description = "Whose; `local` without it"),
     ),
-    responses((status = 200, body = rest::Page<Conversation>))
+    responses(
+        (status = 200, body = rest::Page<Conversation>),
+        (status = 400, description = "A parameter is wrong", body = rest::Problem, content_type = "application/problem+json"),
+    )
 )]
 pub async fn list(
     State(app): State<Arc<App>>,
@@ -88,6 +95,7 @@ pub async fn list(
     let (limit, cursor) = params.page()?;
     let search = params.one("q")?;
     params.finish()?;
+    let cursor: Option<Cursor> = cursor.map(|cursor| cursor.parse()).transpose().map_err(|()| bad_cursor())?;
     if search.as_ref().is_some_and(|text| text.chars().count() > SEARCH_CHARS_MAX) {
         return Err(bad_parameter("q", &format!("is at most {SEARCH_CHARS_MAX} characters")));
     }
@@ -155,6 +163,7 @@ pub async fn delete(State(app): State<Arc<App>>, Wanted(access): Wanted) -> Resu
     ),
     responses(
         (status = 200, body = rest::Page<ConversationMessage>),
+        (status = 400, description = "A parameter is wrong", body = rest::Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is none that the caller may see", body = rest::Problem, content_type = "application/problem+json"),
     )
 )]
@@ -166,7 +175,7 @@ pub async fn messages(
     let (limit, cursor) = params.page()?;
     params.finish()?;
     let from = cursor.map_or(Ok(0), |cursor| cursor.parse());
-    let from = from.map_err(|_| bad_parameter("cursor", "is no cursor of this list"))?;
+    let from = from.map_err(|_| bad_cursor())?;
     Ok(Json(app.handle.conversation_messages(access, limit, from).await?))
 }
 
