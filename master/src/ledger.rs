@@ -133,6 +133,8 @@ pub struct UsageRow {
     pub failed: u64,
     /// Questions that an earlier answer served.
     pub cached: u64,
+    /// Questions whose tokens are estimated.
+    pub estimated: u64,
     /// Tokens of the questions.
     pub input_tokens: u64,
     /// Tokens of the answers.

@@ -210,7 +210,7 @@ pub struct ChatPayload {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_zero(number: &u32) -> bool {
+pub(crate) fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
@@ -235,6 +235,9 @@ pub struct Usage {
     pub output_tokens: u64,
     /// Of thinking, billed beside the answer's.
     pub thought_tokens: u64,
+    /// The provider did not say: these are estimates from the texts. Left out where it did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
 }
 
 /// The result of `ai.chat`.
@@ -265,6 +268,9 @@ pub struct PartialChat {
     pub text: String,
     /// Always true.
     pub partial: bool,
+    /// What it used, as estimated: providers tell it at the end of an answer only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 /// `ai.embed`

@@ -146,8 +146,11 @@ pub struct AiResponse {
     pub provider: Option<String>,
     /// How it ended.
     pub finish: Finish,
-    /// What it used.
+    /// What it used; of one that broke off as estimated.
     pub usage: Option<Usage>,
+    /// How many of the oldest turns of its conversation the model did not see.
+    #[serde(default, skip_serializing_if = "crate::kinds::is_zero")]
+    pub dropped_turns: u32,
     /// Only with [`Finish::Error`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use flota_tests::fake_gemini::{End, FakeGemini, Script, Trouble};
+use flota_tests::socket::Socket;
 use flota_tests::{Node, Rest, node::workers_ready, until};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -179,6 +180,11 @@ async fn conversations_are_listed_renamed_shortened_and_deleted() {
     .await;
     assert!(last["content"].as_str().unwrap().starts_with("half an "), "{last}");
     assert_eq!(last["answer"]["error"]["code"], "cancelled");
+    let usage = &last["answer"]["usage"];
+    assert_eq!((&usage["estimated"], usage["output_tokens"].as_u64() > Some(0)), (&json!(true), true), "{usage}");
+    assert_eq!(&rest.job(&job).await["result"]["usage"], usage);
+    let totals = rest.get("/usage").await.expect(200).body["totals"].clone();
+    assert_eq!((&totals["failed"], &totals["estimated"]), (&json!(1), &json!(1)), "{totals}");
 
     fake.next(Script::unfinished(&["x"]).end(End::Stall));
     let job = rest.submit(question(&ids[0], "e")).await;
@@ -210,6 +216,13 @@ async fn only_as_much_is_sent_as_fits_and_the_answer_says_what_was_left_out() {
     let all = messages(&rest, &id).await;
     assert_eq!(all[9]["answer"]["dropped_turns"], 2);
     assert_eq!(all.len(), 10, "all of it is kept");
+
+    let secret = rest.get(&format!("/conversations/{id}")).await.expect(200).body["secret"].clone();
+    let mut socket = Socket::connect(node.web_port).await;
+    let query = json!({"query": "and on the phone?", "conversationId": id, "conversationSecret": secret});
+    socket.ask("user-query", &query).await;
+    let answer = socket.event("ai-response").await;
+    assert_eq!(answer["droppedTurns"], 3, "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,25 @@ async fn a_limit_is_one_for_all_workers_and_each_owner_has_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_before_a_restart_of_the_master_still_counts() {
+    let fake = FakeGemini::start().await.unwrap();
+    let mut node = with_gemini(Node::up(), &fake).with("FLOTA_AI_LIMITS", "owner_requests=2").start().await;
+    let rest = node.rest();
+    workers_ready(&rest, 1).await;
+    for text in ["one", "two"] {
+        rest.completed(&asked(&rest, "ann", &question(text)).await).await;
+    }
+    node.kill();
+    node.start_again().await;
+    let rest = node.rest();
+    workers_ready(&rest, 1).await;
+    let third = asked(&rest, "ann", &question("three")).await;
+    assert_eq!(rest.reaches(&third, &["scheduled"]).await["waiting"]["reason"], "rate_limit");
+    rest.completed(&asked(&rest, "bob", &question("one")).await).await;
+    assert_eq!(fake.calls().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_budget_is_checked_before_sending_and_the_ledger_counts_thoughts_and_money() {
     let fake = FakeGemini::start().await.unwrap();
     let node = with_gemini(Node::up(), &fake).with("FLOTA_AI_BUDGET", "tokens=50,bob:tokens=1000,bob:money=0.00006");
@@ -128,6 +147,10 @@ async fn the_same_is_asked_once_and_every_job_of_it_ends_once() {
     let spelt = r#"{"payload": {"messages": [{"content": "same", "role": "user"}] , "model": null}, "cache": true, "kind": "ai.chat"}"#;
     let again = rest.post_text("/jobs", spelt).await.expect(201).body;
     assert_eq!((&again["state"], &again["workers"]), (&json!("completed"), &json!([])), "{again}");
+    for (job, cached) in [(jobs[0].as_str(), None), (&jobs[1], Some(true)), (again["id"].as_str().unwrap(), Some(true))]
+    {
+        assert_eq!(rest.job(job).await["cached"].as_bool(), cached, "{job}");
+    }
     assert_eq!(fake.calls().len(), 1);
     for other in [question("same"), cached("other"), {
         let mut fresh = cached("same");

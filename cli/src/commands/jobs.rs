@@ -128,6 +128,7 @@ fn head(out: &Out, job: &Job) -> Result<(), Failure> {
         ("kind", job.kind.to_string()),
         ("state", if job.state.ended() { state } else { format!("{state}, {progress}") }),
         ("waiting", job.waiting.as_ref().map(|waiting| waiting.detail.clone()).unwrap_or_default()),
+        ("cached", if job.cached { "the result of an earlier job".to_owned() } else { String::new() }),
         ("error", job.error.as_ref().map(|error| format!("{} ({})", error.message, error.code)).unwrap_or_default()),
         ("priority", format!("{} in queue {}", job.priority, job.queue)),
         ("project", job.project.clone().unwrap_or_default()),

@@ -7,15 +7,16 @@ use bytes::Bytes;
 use flota_proto::kinds::{ChatResult, EmbedResult, FieldError, PartialChat, Usage};
 use flota_proto::rest::{JobError, JobState, ModelInfo};
 use flota_proto::{Class, JobId, Kind, Timestamp};
+use serde::Deserialize;
 
 use super::fleet::{DEMO_MODEL, Worker};
 use super::job::{Job, Seq, Unit, UnitState};
 use super::meter::{Meter, Turn, Wish};
 use super::queue::{Entry, REMAINDER, ShapeId};
+use super::record::StoredJob;
 use super::{Core, Effect, Moment, Timer};
 use crate::ledger::{self, AiLimits, Budget, Spent, UsageRow};
 use crate::submit::NewJob;
-use crate::tokens;
 
 /// How long questions wait for somebody who serves their model, while others are there.
 const UNSERVED_MS: u64 = 60_000;
@@ -27,8 +28,6 @@ const NAMES_MAX: usize = 20;
 pub struct Used {
     /// To be added to the ledger.
     pub row: UsageRow,
-    /// Whether the provider told it; else it is an estimate.
-    pub told: bool,
 }
 
 impl Core {
@@ -47,6 +46,29 @@ impl Core {
         if let Some(job) = self.by_id.get(&id).and_then(|seq| self.jobs.get_mut(seq)) {
             job.key = Some(digest);
         }
+    }
+
+    /// Counts for the limits a question that another master has asked.
+    pub fn recall(&mut self, stored: &StoredJob) {
+        let (head, row) = (&stored.head, &stored.row);
+        let Some(at) = row.started_at.filter(|_| !row.cached) else { return };
+        if head.rest.model.as_deref() == Some(DEMO_MODEL) {
+            return;
+        }
+        let key = self.by_id.get(&head.id).and_then(|seq| self.jobs.get(seq)).and_then(|job| job.key);
+        let owner = self.name(&head.owner);
+        let wish = Wish {
+            seq: row.seq,
+            owner: &owner,
+            model: head.rest.model.as_deref(),
+            key,
+            own_key: head.rest.credential,
+            tokens: head.rest.tokens.0,
+            output_tokens_max: output_max(head.kind, head.rest.tokens),
+        };
+        let used = serde_json::from_slice::<Told>(row.result.as_deref().unwrap_or_default()).ok();
+        let used = used.map(|told| told.usage.input_tokens + told.usage.output_tokens + told.usage.thought_tokens);
+        self.meter.recall(at, &wish, used.filter(|tokens| *tokens > 0));
     }
 
     /// Why an owner's budget does not hold a new job.
@@ -79,7 +101,7 @@ impl Core {
             key: job.key,
             own_key: shape.credential,
             tokens: job.spec.tokens.0,
-            output_tokens_max: output_max(job),
+            output_tokens_max: output_max(job.spec.kind, job.spec.tokens),
         };
         match self.meter.ask(at.now, &wish) {
             Turn::Go => true,
@@ -147,22 +169,18 @@ impl Core {
 
     fn used(&self, job: &Job, base: UsageRow) -> Option<Used> {
         if job.cached {
-            return Some(Used { row: UsageRow { cached: 1, ..base }, told: true });
+            return Some(Used { row: UsageRow { cached: 1, ..base } });
         }
         let result = job.result.as_deref().unwrap_or_default();
         let (provider, model, usage) = if job.state != JobState::Completed {
             if job.started_at.is_none() {
                 // It was never asked, but something may be set aside for it.
-                return Some(Used { row: base, told: true });
+                return Some(Used { row: base });
             }
             // Nobody says what an answer used that broke off: what came of it was paid for.
-            let usage = serde_json::from_slice::<PartialChat>(result).map_or(Usage::default(), |partial| Usage {
-                input_tokens: job.spec.tokens.0,
-                output_tokens: tokens::estimate(&partial.text),
-                thought_tokens: 0,
-            });
-            let row = UsageRow { failed: 1, ..self.priced(base, usage) };
-            return Some(Used { row, told: false });
+            let usage = serde_json::from_slice::<PartialChat>(result).ok().and_then(|partial| partial.usage);
+            let row = UsageRow { failed: 1, ..self.priced(base, usage.unwrap_or_default()) };
+            return Some(Used { row });
         } else if job.spec.kind == Kind::AiChat {
             let chat: ChatResult = serde_json::from_slice(result).ok()?;
             (chat.provider, chat.model, chat.usage)
@@ -170,10 +188,9 @@ impl Core {
             let embed: EmbedResult = serde_json::from_slice(result).ok()?;
             (embed.provider, embed.model, embed.usage)
         };
-        let told = usage != Usage::default();
         let model = if model.is_empty() { base.model.clone() } else { bounded(&model) };
         let base = UsageRow { provider: bounded(&provider), model, requests: 1, ..base };
-        Some(Used { row: self.priced(base, usage), told })
+        Some(Used { row: self.priced(base, usage) })
     }
 
     fn priced(&self, row: UsageRow, usage: Usage) -> UsageRow {
@@ -183,6 +200,7 @@ impl Core {
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
             thought_tokens: usage.thought_tokens,
+            estimated: u64::from(usage.estimated),
             micros: price.map_or(0, |price| price.micros(usage.input_tokens, output)),
             ..row
         }
@@ -269,8 +287,14 @@ impl Core {
     }
 }
 
-fn output_max(job: &Job) -> Option<u64> {
-    match (job.spec.kind, job.spec.tokens.1) {
+/// What every result of an AI says.
+#[derive(Deserialize)]
+struct Told {
+    usage: Usage,
+}
+
+fn output_max(kind: Kind, (_, most): (u64, u64)) -> Option<u64> {
+    match (kind, most) {
         (Kind::AiEmbed, _) => Some(0),
         (_, 0) => None,
         (_, tokens) => Some(tokens),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flota_proto::kinds::PartialChat;
+use flota_proto::kinds::{PartialChat, Usage};
 use flota_proto::rest::{AttemptOutcome, JobError, JobState, OnDependencyFailure};
 use flota_proto::{JobId, Timestamp, UnitId, WorkerId};
 
@@ -17,6 +17,7 @@ use super::record::{StoredJob, UnitRow};
 use super::{Core, Dependency, Effect, Moment, Timer};
 use crate::handle::Refused;
 use crate::submit::NewJob;
+use crate::tokens;
 
 /// Payloads up to this stay in memory with their job.
 const PAYLOAD_IN_MEMORY_BYTES_MAX: usize = 1024;
@@ -365,7 +366,11 @@ impl Core {
         job.gather = Gather::Single;
         if state != JobState::Completed && job.result.is_none() {
             // The part of an answer that came is kept.
-            let partial = job.told_text().map(|text| PartialChat { text, partial: true });
+            let partial = job.told_text().map(|text| {
+                let (input_tokens, output_tokens) = (job.spec.tokens.0, tokens::estimate(&text));
+                let usage = Usage { input_tokens, output_tokens, thought_tokens: 0, estimated: true };
+                PartialChat { text, partial: true, usage: Some(usage) }
+            });
             job.result = partial.and_then(|partial| serde_json::to_vec(&partial).ok()).map(Bytes::from);
         }
         job.clear_ring();

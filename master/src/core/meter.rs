@@ -209,6 +209,18 @@ impl Meter {
         }
     }
 
+    /// Counts a question that another master let through at `at`, with the tokens that it used, where that is known.
+    pub fn recall(&mut self, at: Timestamp, wish: &Wish<'_>, used: Option<u64>) {
+        let estimate = wish.tokens.saturating_add(wish.output_tokens_max.unwrap_or(OUTPUT_TOKENS));
+        for (of, _) in self.buckets_of(wish) {
+            // Of questions that have ended nobody knows with which key they came.
+            let unknown = wish.own_key && wish.key.is_none() && matches!(of, Of::Key(_));
+            if !unknown {
+                self.take(&of, at.0.saturating_mul(1_000), used.unwrap_or(estimate));
+            }
+        }
+    }
+
     fn reserve(&mut self, wish: &Wish<'_>, tokens: u64, micros: u64, buckets: Vec<(Of, &'static str)>) {
         let buckets = buckets.into_iter().map(|(of, _)| (of, tokens)).collect();
         let reserved = Reserved { owner: wish.owner.clone(), own_key: wish.own_key, tokens, micros, buckets };
@@ -338,6 +350,25 @@ mod tests {
         let large = Wish { tokens: 1_000_000, ..wish(8, &ann) };
         let mut fresh = Meter::new(limits("model", None, Some(600)), 0, Vec::new());
         assert_eq!(fresh.ask(NOW, &large), Turn::Go, "what is larger than the bucket needs a full one");
+    }
+
+    #[test]
+    fn what_was_asked_before_a_restart_still_counts_for_its_minute() {
+        let mut both = limits("owner", Some(2), None);
+        both.rates.insert("model".into(), Rate { requests: None, tokens: Some(600) });
+        both.rates.insert("key".into(), Rate { requests: Some(1), tokens: None });
+        let mut meter = Meter::new(both, 0, Vec::new());
+        let ann: Arc<str> = "ann".into();
+        let own = |seq, key| Wish { own_key: true, key, ..wish(seq, &ann) };
+        meter.recall(Timestamp(NOW.0 - 30_000), &own(1, None), Some(300));
+        meter.recall(Timestamp(NOW.0 - 10_000), &own(2, Some(7)), None);
+        // 300 and 100 of 600 tokens were taken, and half a minute has given back 300 of them.
+        assert_eq!(meter.ask(NOW, &Wish { tokens: 500, ..own(3, Some(8)) }), Turn::Go);
+        let next = Wish { tokens: 0, ..own(4, Some(9)) };
+        assert_eq!(waits(&meter.ask(NOW, &next)), 30_000, "the owner has asked twice, and got one back");
+        let bob: Arc<str> = "bob".into();
+        let again = Wish { own_key: true, key: Some(7), tokens: 0, ..wish(5, &bob) };
+        assert_eq!(waits(&meter.ask(NOW, &again)), 50_000, "the same key");
     }
 
     #[test]

@@ -142,6 +142,8 @@ pub struct JobRow {
     pub result: Option<Bytes>,
     /// Something in it is of a worker that was found to lie when it had ended.
     pub suspect: bool,
+    /// The result is another job's.
+    pub cached: bool,
 }
 
 /// A unit.
@@ -308,6 +310,7 @@ pub(super) fn job_row(job: &mut Job, fleet: &Fleet, queue: &Queue) -> JobRow {
         error: job.error.clone(),
         result: job.result.clone(),
         suspect: false,
+        cached: job.cached,
     };
     job.stored_event = job.next_event;
     job.slim();

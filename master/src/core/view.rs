@@ -101,6 +101,7 @@ impl Core {
             error: job.error.clone(),
             waiting: self.waiting(job),
             suspect: false,
+            cached: job.cached,
         }
     }
 
@@ -470,6 +471,7 @@ pub fn stored_view(head: &JobHead, row: &JobRow) -> rest::Job {
         error: row.error.clone(),
         waiting: None,
         suspect: row.suspect,
+        cached: row.cached,
     }
 }
 

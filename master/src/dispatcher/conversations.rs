@@ -326,8 +326,10 @@ fn answer_of(job: &Job) -> (String, Answered) {
         };
         return (chat.text, answered);
     }
-    let partial = serde_json::from_str::<PartialChat>(result).map(|partial| partial.text);
-    (partial.unwrap_or_default(), base)
+    match serde_json::from_str::<PartialChat>(result) {
+        Ok(partial) => (partial.text, Answered { usage: partial.usage, ..base }),
+        Err(_) => (String::new(), base),
+    }
 }
 
 fn list(

@@ -62,6 +62,15 @@ impl Dispatcher {
         }
     }
 
+    /// Tells a core that begins again with which keys its jobs came.
+    pub(super) fn note_keys_again(&mut self) {
+        for job in self.credentials.keys.keys().copied().collect::<Vec<_>>() {
+            if let Some(key) = self.open_key(job) {
+                self.note_key(job, &key);
+            }
+        }
+    }
+
     /// A job's key, for the moment in which it is handed on.
     pub(super) fn open_key(&self, job: JobId) -> Option<SecretString> {
         let credential = self.credentials.keys.get(&job)?;

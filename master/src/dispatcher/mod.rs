@@ -238,6 +238,7 @@ impl Dispatcher {
         dispatcher.conversations_again();
         dispatcher.meter_again()?;
         dispatcher.load_credentials()?;
+        dispatcher.recall_asked()?;
         dispatcher.fail_jobs_without_key();
         Ok(dispatcher)
     }

@@ -159,7 +159,8 @@ impl Dispatcher {
                 },
                 None => stored_view(&stored.head, &stored.row),
             };
-            if filter.states.is_empty() || filter.states.contains(&view.state) {
+            let fits = filter.code.as_ref().is_none_or(|code| view.error.as_ref().is_some_and(|e| e.code == *code));
+            if fits && (filter.states.is_empty() || filter.states.contains(&view.state)) {
                 items.push(view);
             }
         }

@@ -116,6 +116,8 @@ impl Dispatcher {
         info!(live_jobs = self.core.live_jobs(), "the store works: going on with what it has");
         self.conversations_again();
         self.meter_again().map_err(Ended::Store)?;
+        self.note_keys_again();
+        self.recall_asked().map_err(Ended::Store)?;
         self.health.stall = None;
         self.health.recovered = clock::instant();
         let at = self.moment();

@@ -1,8 +1,8 @@
 //! The ledger: what AI jobs used, stored in the commit of their end, counted in the metrics, and told.
 
 use flota_common::clock;
-use flota_proto::JobId;
 use flota_proto::rest::{UsageBudget, UsageItem, UsageReport, UsageTotals};
+use flota_proto::{JobId, Timestamp};
 use metrics::counter;
 
 use super::{Dispatcher, Moment};
@@ -14,6 +14,8 @@ use crate::store::{StoreError, UsageFilter};
 /// Rows of one answer.
 const ROWS_MAX: usize = 5_000;
 const MICROS: f64 = 1_000_000.0;
+/// What a bucket holds.
+const MINUTE_MS: u64 = 60_000;
 
 /// Which part of the ledger.
 #[derive(Clone, Debug)]
@@ -47,6 +49,18 @@ impl Dispatcher {
         let day = ledger::day_of(self.time.now());
         let spent = if self.config.ai.has_budgets() { self.store.own_reader().spent(day)? } else { Vec::new() };
         self.core.meter(self.config.ai.clone(), day, spent);
+        Ok(())
+    }
+
+    /// What was asked within the last minute stands in the buckets of a core that begins.
+    pub(super) fn recall_asked(&mut self) -> Result<(), StoreError> {
+        if self.config.ai.rates.is_empty() {
+            return Ok(());
+        }
+        let since = Timestamp(self.time.now().0.saturating_sub(MINUTE_MS));
+        for stored in self.store.own_reader().asked_since(since)? {
+            self.core.recall(&stored);
+        }
         Ok(())
     }
 
@@ -101,6 +115,7 @@ fn add(totals: UsageTotals, row: &UsageRow) -> UsageTotals {
         requests: totals.requests + row.requests,
         failed: totals.failed + row.failed,
         cached: totals.cached + row.cached,
+        estimated: totals.estimated + row.estimated,
         input_tokens: totals.input_tokens + row.input_tokens,
         output_tokens: totals.output_tokens + row.output_tokens,
         thought_tokens: totals.thought_tokens + row.thought_tokens,

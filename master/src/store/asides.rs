@@ -87,10 +87,11 @@ fn touch(db: &Connection, id: &Uuid, at: Timestamp, title: &str) -> Result<usize
 }
 
 fn add_usage(db: &Connection, row: &UsageRow) -> Result<usize, StoreError> {
-    let sql = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    let sql = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
                requests = requests + excluded.requests, failed = failed + excluded.failed, cached = cached + excluded.cached,
                input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
-               thought_tokens = thought_tokens + excluded.thought_tokens, micros = micros + excluded.micros";
+               thought_tokens = thought_tokens + excluded.thought_tokens, micros = micros + excluded.micros,
+               estimated = estimated + excluded.estimated";
     Ok(db.prepare_cached(sql)?.execute(params![
         row.day,
         row.owner,
@@ -104,6 +105,7 @@ fn add_usage(db: &Connection, row: &UsageRow) -> Result<usize, StoreError> {
         counted(row.output_tokens),
         counted(row.thought_tokens),
         counted(row.micros),
+        counted(row.estimated),
     ])?)
 }
 
@@ -115,7 +117,7 @@ fn counted(number: u64) -> i64 {
 /// Rows of the ledger, latest day first.
 pub fn usage(db: &Connection, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
     let sql = "SELECT day, owner, provider, model, own_key, requests, failed, cached, input_tokens, output_tokens,
-               thought_tokens, micros FROM usage WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR owner = ?3)
+               thought_tokens, micros, estimated FROM usage WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR owner = ?3)
                ORDER BY day DESC, owner, provider, model, own_key LIMIT ?4";
     let mut statement = db.prepare_cached(sql)?;
     let number = |row: &Row<'_>, index: usize| -> Result<u64, rusqlite::Error> {
@@ -135,6 +137,7 @@ pub fn usage(db: &Connection, filter: &UsageFilter) -> Result<Vec<UsageRow>, Sto
             output_tokens: number(row, 9)?,
             thought_tokens: number(row, 10)?,
             micros: number(row, 11)?,
+            estimated: number(row, 12)?,
         })
     })?;
     rows.map(|row| row.map_err(StoreError::from)).collect()

@@ -238,6 +238,12 @@ pub trait Reader: Send {
     /// [`StoreError`]
     fn jobs(&mut self, filter: &JobFilter, before: u64) -> Result<Vec<StoredJob>, StoreError>;
 
+    /// AI jobs among the latest that were first assigned at `since` or later, in that order.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn asked_since(&mut self, since: Timestamp) -> Result<Vec<StoredJob>, StoreError>;
+
     /// An idempotency key's answer.
     ///
     /// # Errors

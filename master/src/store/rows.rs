@@ -16,7 +16,7 @@ use crate::core::record::{JobHead, JobRow, Rest, StoredJob, UnitRow};
 pub const JOB_COLUMNS: &str = "seq, id, fingerprint, kind, queue, project, owner, labels, max_attempts, timeout_ms, \
     deadline, created_at, rest, state, priority, run_at, started_at, finished_at, failures, waits_for, next_index, \
     next_from, units_done, workers, u_state, u_attempt, u_failures, u_worker, u_assigned_at, u_run_at, u_tries, \
-    events, next_event, error, result, suspect";
+    events, next_event, error, result, suspect, cached";
 
 /// The columns that [`unit`] reads, in its order.
 pub const UNIT_COLUMNS: &str =
@@ -122,6 +122,7 @@ pub fn stored_job(row: &Row<'_>) -> Result<StoredJob, StoreError> {
         error,
         result: row.get::<_, Option<Vec<u8>>>(34)?.map(Bytes::from),
         suspect: row.get(35)?,
+        cached: row.get::<_, Option<bool>>(36)?.unwrap_or(false),
     };
     Ok(StoredJob { head, row: changing, units: Vec::new() })
 }

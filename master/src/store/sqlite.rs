@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/005_usage.sql"),
     include_str!("migrations/006_standing.sql"),
     include_str!("migrations/007_suspects.sql"),
+    include_str!("migrations/008_ai_marks.sql"),
 ];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -43,6 +44,8 @@ const PRUNE_SLICE: i64 = 500;
 const PRUNE_UNITS: usize = 2_000;
 /// How long the ledger is kept.
 const USAGE_DAYS: u32 = 400;
+/// The latest jobs, among which those are looked for that were asked within the last minute.
+const ASKED_MAX: i64 = 20_000;
 /// Conversations deleted at once.
 const PRUNE_CONVERSATIONS: i64 = 20;
 /// How long idempotency keys are kept.
@@ -457,6 +460,20 @@ impl Reader for SqliteReader {
         let sql = format!("SELECT {JOB_COLUMNS} FROM jobs WHERE {conditions} ORDER BY seq DESC LIMIT ?");
         let mut statement = self.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
+        let mut jobs = Vec::new();
+        while let Some(row) = rows.next()? {
+            jobs.push(stored_job(row)?);
+        }
+        Ok(jobs)
+    }
+
+    fn asked_since(&mut self, since: Timestamp) -> Result<Vec<StoredJob>, StoreError> {
+        let sql = format!(
+            "SELECT {JOB_COLUMNS} FROM jobs WHERE seq > (SELECT max(seq) FROM jobs) - ?1 AND kind IN ('ai.chat', 'ai.embed')
+             AND started_at >= ?2 ORDER BY started_at, seq"
+        );
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![ASKED_MAX, int(since.0)])?;
         let mut jobs = Vec::new();
         while let Some(row) = rows.next()? {
             jobs.push(stored_job(row)?);

@@ -248,6 +248,32 @@ fn a_list_is_filtered_and_newest_first() {
         assert_eq!(list(JobFilter { owner: Some("ann".into()), ..JobFilter::default() }).len(), 2);
         assert_eq!(list(JobFilter { owner: Some("bob".into()), ..JobFilter::default() }), []);
         assert_eq!(list(JobFilter { code: Some("timeout".into()), ..JobFilter::default() }), []);
+        core.handle(at(2_000_000), Input::Tick).unwrap();
+        store.commit(&core.take_changes(), &[]).unwrap();
+        let mut with_code = |code: &str| -> Vec<JobId> {
+            let filter = JobFilter { code: Some(code.into()), limit: 50, ..JobFilter::default() };
+            store.own_reader().jobs(&filter, u64::MAX).unwrap().iter().map(|job| job.head.id).collect()
+        };
+        assert_eq!(with_code("deadline"), [second]);
+        assert_eq!(with_code("dead"), []);
+    });
+}
+
+#[test]
+fn what_was_asked_lately_is_found_in_its_order() {
+    on_every_store(|store| {
+        let mut core = Core::new(Limits::default());
+        let kinds = [Kind::AiChat, Kind::Echo, Kind::AiEmbed, Kind::AiChat, Kind::AiChat];
+        let ids = kinds.map(|kind| submit(&mut core, new_job(kind, Work::Single, "{}")));
+        let mut changes = core.take_changes();
+        for (job, started) in changes.jobs.iter_mut().zip([Some(900), Some(700), Some(600), Some(499), None]) {
+            job.started_at = started.map(|ms| NOW.after_ms(ms));
+            job.cached = started == Some(600);
+        }
+        store.commit(&changes, &[]).unwrap();
+        let found = store.own_reader().asked_since(NOW.after_ms(500)).unwrap();
+        assert_eq!(found.iter().map(|job| job.head.id).collect::<Vec<_>>(), [ids[2], ids[0]]);
+        assert_eq!(found.iter().map(|job| job.row.cached).collect::<Vec<_>>(), [true, false]);
     });
 }
 

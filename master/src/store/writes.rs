@@ -46,6 +46,7 @@ pub fn write_job(db: &Connection, job: &JobRow) -> Result<(), StoreError> {
         job.result.as_deref(),
         time(job.deadline),
         job.suspect,
+        job.cached.then_some(true),
         int(job.seq),
     ];
     let Some(head) = &job.head else {
@@ -53,8 +54,8 @@ pub fn write_job(db: &Connection, job: &JobRow) -> Result<(), StoreError> {
             "UPDATE jobs SET state = ?1, priority = ?2, run_at = ?3, started_at = ?4, finished_at = ?5, failures = ?6,
              waits_for = ?7, next_index = ?8, next_from = ?9, units_done = ?10, workers = ?11, u_state = ?12,
              u_attempt = ?13, u_failures = ?14, u_worker = ?15, u_assigned_at = ?16, u_run_at = ?17, u_tries = ?18,
-             events = ?19, next_event = ?20, error = ?21, result = ?22, deadline = ?23, suspect = ?24
-             WHERE seq = ?25",
+             events = ?19, next_event = ?20, error = ?21, result = ?22, deadline = ?23, suspect = ?24,
+             cached = ?25 WHERE seq = ?26",
         )?
         .execute(changing)?;
         return Ok(());
@@ -82,10 +83,10 @@ pub fn write_job(db: &Connection, job: &JobRow) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jobs (state, priority, run_at, started_at, finished_at, failures, waits_for, next_index,
          next_from, units_done, workers, u_state, u_attempt, u_failures, u_worker, u_assigned_at, u_run_at, u_tries,
-         events, next_event, error, result, deadline, suspect, seq, id, fingerprint, kind, queue, project, owner, labels,
-         max_attempts, timeout_ms, created_at, rest, payload)
+         events, next_event, error, result, deadline, suspect, cached, seq, id, fingerprint, kind, queue, project, owner,
+         labels, max_attempts, timeout_ms, created_at, rest, payload)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-         ?, ?, ?)",
+         ?, ?, ?, ?)",
     )?
     .execute(params_from_iter(changing.iter().chain(fixed)))?;
     if inline.is_none() {

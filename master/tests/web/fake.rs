@@ -189,6 +189,7 @@ impl World {
             error: None,
             waiting: None,
             suspect: false,
+            cached: false,
         };
         let mut entry = Entry {
             job,

@@ -203,8 +203,7 @@ async fn a_list_takes_its_filters_and_refuses_others() {
     let page: Value = server.get("/api/v1/jobs?limit=2").send().await.unwrap().json().await.unwrap();
     assert_eq!(page["items"].as_array().unwrap().len(), 2);
     assert!(page.as_object().unwrap().contains_key("next_cursor"));
-    let all =
-        "/api/v1/jobs?state=failed,cancelled&state=pending&kind=echo&queue=q&project=p&label=a=b=c&cursor=7&limit=500";
+    let all = "/api/v1/jobs?state=failed,cancelled&state=pending&kind=echo&queue=q&project=p&label=a=b=c&owner=ann&code=quota_day&cursor=7&limit=500";
     assert_eq!(server.get(all).send().await.unwrap().status(), StatusCode::OK);
     let filter = server.fake.world().filters.pop().unwrap();
     for part in [
@@ -213,12 +212,14 @@ async fn a_list_takes_its_filters_and_refuses_others() {
         r#"queue: Some("q")"#,
         r#"project: Some("p")"#,
         r#"("a", "b=c")"#,
+        r#"owner: Some("ann")"#,
+        r#"code: Some("quota_day")"#,
         r#"cursor: Some("7")"#,
         "limit: 500",
     ] {
         assert!(filter.contains(part), "{part} is not in {filter}");
     }
-    let template = "/api/v1/jobs?state=&kind=&queue=&project=&label=&limit=&cursor=";
+    let template = "/api/v1/jobs?state=&kind=&queue=&project=&label=&owner=&code=&limit=&cursor=";
     assert_eq!(server.get(template).send().await.unwrap().status(), StatusCode::OK);
     for (query, field) in [
         ("state=lost", "state"),
@@ -230,6 +231,7 @@ async fn a_list_takes_its_filters_and_refuses_others() {
         ("cursor=x", "cursor"),
         ("colour=red", "colour"),
         ("queue=a&queue=b", "queue"),
+        ("code=a&code=b", "code"),
     ] {
         let response = server.get(&format!("/api/v1/jobs?{query}")).send().await.unwrap();
         assert_eq!(problem(response, 400, "bad_parameter").await["field"], field);

@@ -160,6 +160,9 @@ pub struct Job {
     /// It has ended, and something in it is of a worker that was found since to have sent wrong results; absent otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspect: bool,
+    /// The result is that of an earlier job, or of one that asked the same at the same time. Left out where it was computed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
 }
 
 /// How an attempt ended, `null` while it runs.

@@ -48,10 +48,13 @@ pub struct UsageItem {
 pub struct UsageTotals {
     /// Questions that were answered.
     pub requests: u64,
-    /// Questions that failed or were stopped; of those that broke off the tokens are estimated.
+    /// Questions that failed or were stopped.
     pub failed: u64,
     /// Questions that an earlier answer served.
     pub cached: u64,
+    /// Questions whose answers broke off, so that nobody told their tokens: those are estimated.
+    #[serde(default)]
+    pub estimated: u64,
     /// Tokens of the questions.
     pub input_tokens: u64,
     /// Tokens of the answers.

@@ -2,7 +2,7 @@
 
 use flota_common::clock;
 use flota_proto::JobId;
-use flota_proto::kinds::{ChatPayload, ChatResult, Role};
+use flota_proto::kinds::{ChatPayload, ChatResult, PartialChat, Role};
 use flota_proto::rest::{Job, JobError, JobState};
 use flota_proto::socket::{AiResponse, Finish};
 
@@ -23,7 +23,8 @@ pub fn of_job(job: &Job) -> AiResponse {
         model: None,
         provider: None,
         finish: Finish::Error,
-        usage: None,
+        usage: job.result.as_ref().and_then(|result| serde_json::from_str::<PartialChat>(result.get()).ok()?.usage),
+        dropped_turns: 0,
         error: None,
     };
     match (job.state, job.result.as_ref().map(|result| serde_json::from_str::<ChatResult>(result.get()))) {
@@ -34,6 +35,7 @@ pub fn of_job(job: &Job) -> AiResponse {
             provider: Some(result.provider),
             finish: result.finish.into(),
             usage: Some(result.usage),
+            dropped_turns: result.dropped_turns,
             ..base
         },
         (JobState::Completed, _) => failed(base, "bad_result", "The worker's answer could not be read."),
@@ -62,6 +64,7 @@ pub fn refused(job_id: Option<JobId>, query: String, failure: &Failure) -> AiRes
         provider: None,
         finish: Finish::Error,
         usage: None,
+        dropped_turns: 0,
         error: None,
     };
     failed(base, &problem.code, &problem.detail)

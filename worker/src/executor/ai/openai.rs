@@ -261,7 +261,7 @@ impl Tally {
             let thought_tokens = usage.completion_tokens_details.and_then(|details| details.reasoning_tokens);
             let thought_tokens = thought_tokens.unwrap_or(0).min(usage.completion_tokens);
             let output_tokens = usage.completion_tokens - thought_tokens;
-            self.usage = Usage { input_tokens: usage.prompt_tokens, output_tokens, thought_tokens };
+            self.usage = Usage { input_tokens: usage.prompt_tokens, output_tokens, thought_tokens, estimated: false };
         }
         let Some(choice) = chunk.choices.into_iter().next() else { return Ok(String::new()) };
         self.finish = choice.finish_reason.or(self.finish.take());

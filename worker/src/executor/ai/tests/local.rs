@@ -21,7 +21,7 @@ async fn an_answer_streams_without_its_reasoning() {
     let outcome = ask(&AiExecutor::new(local_only(&fake)), chat).await;
     assert_eq!(outcome.seen.text(), "yes");
     let answer = outcome.answer();
-    assert_eq!(answer.usage, Usage { input_tokens: 7, output_tokens: 11, thought_tokens: 13 });
+    assert_eq!(answer.usage, Usage { input_tokens: 7, output_tokens: 11, thought_tokens: 13, estimated: false });
     assert_eq!((answer.text.as_str(), answer.provider.as_str(), answer.finish), ("yes", "local", Finish::Complete));
     let seen = &fake.requests()[0];
     assert_eq!(seen.path, "/v1/chat/completions");
