@@ -84,6 +84,21 @@ async fn next_delta(socket: &mut Socket) -> Value {
     }
 }
 
+/// The first text of an answer, and whether it was the whole of it: one that has ended before anybody looked is told at once.
+async fn first_text(socket: &mut Socket) -> (String, bool) {
+    loop {
+        let (name, payload) = socket.next().await;
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        if name == "ai-response" {
+            assert_eq!(payload["finish"], "complete", "{payload}");
+            return (text(&payload["response"]), true);
+        }
+        if name == "job-event" && payload["type"] == "delta" {
+            return (text(&payload["data"]["text"]), false);
+        }
+    }
+}
+
 /// Asks one question after the other, as long as `go_on`.
 async fn lone(port: u16, go_on: impl Fn(usize) -> bool) -> Seen {
     let mut socket = Socket::connect(port).await;
@@ -94,14 +109,16 @@ async fn lone(port: u16, go_on: impl Fn(usize) -> bool) -> Seen {
         }
         let begun = clock::instant();
         socket.ask("user-query", &json!({"query": "x", "model": LONE_MODEL})).await;
-        let delta = next_delta(&mut socket).await;
+        let (text, ended) = first_text(&mut socket).await;
         let took = begun.elapsed();
         // The first ones open connections and fill caches.
         if number >= 20 {
             seen.firsts.push(took);
-            seen.delays.extend(age(delta["data"]["text"].as_str().unwrap_or_default()));
+            seen.delays.extend(age(&text));
         }
-        socket.event("ai-response").await;
+        if !ended {
+            socket.event("ai-response").await;
+        }
     }
     seen
 }
