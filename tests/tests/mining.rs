@@ -44,8 +44,10 @@ async fn twenty_blocks_are_confirmed_across_key_changes_while_workers_die_and_co
 
     blocks_confirmed(&rest, 7).await;
     until("the victim computes", || async {
-        let job = source(&rest).await["work"]["job_id"].as_str().unwrap_or_default().to_owned();
-        let units = rest.units(&job).await;
+        // Between two templates there is no job.
+        let source = source(&rest).await;
+        let Some(job) = source["work"]["job_id"].as_str() else { return Err(vec![source]) };
+        let units = rest.units(job).await;
         let busy = units.iter().any(|unit| unit["worker_id"] == "victim" && unit["state"] == "computing");
         if busy { Ok(()) } else { Err(units) }
     })
