@@ -82,7 +82,10 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_wrong() {
     assert!(failed(&["jobs", "show", "nonsense"]).contains("a job id is a UUID"));
     assert!(failed(&["jobs", "show", "0193e5f0-7c1a-7000-8000-000000000000"]).contains("there is no job 0193e5f0"));
     assert!(failed(&["jobs", "--limit", "0"]).contains("--limit"));
-    assert!(failed(&["fleet", "--url", "nowhere"]).contains("--url = 'nowhere' (flags): must be an address that begins with http://"));
+    assert!(
+        failed(&["fleet", "--url", "nowhere"])
+            .contains("--url = 'nowhere' (flags): must be an address that begins with http://")
+    );
 }
 
 #[test]
