@@ -118,12 +118,9 @@ async fn an_answer_that_begins_with_error_is_tried_again_elsewhere() {
     let rest = master.rest();
     let bad = SimpleWorker::join(broker.port, "py-bad", &["--answer", "error"]).await;
     registered(&rest, "py-bad").await;
-    let mut body = chat("please");
-    // What it says last may come after the word that it is gone: then the next try waits for it in vain, and another follows.
-    body["timeout_ms"] = json!(2_000);
-    body["max_attempts"] = json!(5);
-    let job = rest.submit(body).await;
+    let job = rest.submit(chat("please")).await;
     bad.process.printed("acknowledged").await;
+    // First ended, so that no late `idle` follows the word that it is gone; at once, since the next try waits for half a second at least.
     drop(bad);
     broker.publish("flota/workers/status", br#"{"worker_id":"py-bad","status":"offline","timestamp":1}"#);
     let _good = SimpleWorker::join(broker.port, "py-good", &[]).await;
