@@ -13,8 +13,14 @@ await onPage(url, async (page, get) => {
   const second = await submit({ kind: 'echo', payload: { value: 2 } });
   const failed = await submit({ kind: 'echo', payload: { value: 3, fail: { times: 2, retryable: true } }, max_attempts: 2, retry: { backoff_ms: 1 } });
 
-  await page.keyboard.press('Control+k');
-  await get('palette').waitFor();
+  const ready = await page.evaluate(() => {
+    const { port1, port2 } = new MessageChannel();
+    const next = new Promise((resolve) => (port1.onmessage = () => resolve(document.activeElement.dataset.testid)));
+    document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'k', ctrlKey: true, bubbles: true, cancelable: true }));
+    port2.postMessage(null);
+    return next;
+  });
+  assert.equal(ready, 'palette-input', 'the very next key is for the palette, though nobody has opened it before');
   await page.keyboard.type('failed jobs');
   await page.keyboard.press('Enter');
   await until('the palette went to the failed jobs', async () => (await hash(page)) === '#/jobs/failed');

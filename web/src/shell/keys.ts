@@ -55,6 +55,11 @@ export function handleKey(event: KeyboardEvent): void {
     return;
   }
   if (typing(event.target) || document.querySelector('dialog[open]')) return;
+  if (ui.dialog) {
+    // On its way: letters are not for the page below any more.
+    if (event.key === 'Escape') ui.dialog = null;
+    return;
+  }
   if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
     if (moveRow(event.key === 'ArrowDown' ? 1 : -1, false)) event.preventDefault();
     return;
