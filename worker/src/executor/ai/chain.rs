@@ -120,9 +120,25 @@ async fn ask(candidate: &Candidate<'_>, task: Task<'_>, call: &mut Call) -> Resu
                 dropped_turns: chat.dropped_turns,
             })
         }
-        Task::Embed(embed) => serde_json::to_vec(&provider.embed(candidate.ask(), embed, call).await?),
+        Task::Embed(embed) => {
+            let result = provider.embed(candidate.ask(), embed, call).await?;
+            comparable(&result.vectors)?;
+            serde_json::to_vec(&result)
+        }
     };
     json.map(Bytes::from).map_err(|_| Fault::Unreadable("no result that can be written as JSON"))
+}
+
+/// Vectors of one length, of numbers: a model that was exchanged between two batches makes others.
+fn comparable(vectors: &[Vec<f32>]) -> Result<(), Fault> {
+    let dimensions = vectors.first().map_or(0, Vec::len);
+    if dimensions == 0 || vectors.iter().any(|vector| vector.len() != dimensions) {
+        return Err(Fault::Unreadable("vectors of no or of different lengths"));
+    }
+    if vectors.iter().flatten().any(|number| !number.is_finite()) {
+        return Err(Fault::Unreadable("vectors with numbers beyond 32 bits"));
+    }
+    Ok(())
 }
 
 /// One failure for all: of one that a retry can mend, if there is any, with what happened at each.

@@ -1,7 +1,7 @@
 //! OpenAI-compatible servers.
 
 use flota_proto::kinds::{EmbedResult, Finish, Usage};
-use flota_tests::fake_gemini::{End, Piece, Trouble};
+use flota_tests::fake_gemini::{End, Piece, Reply, Trouble};
 use serde_json::json;
 
 use super::*;
@@ -89,4 +89,31 @@ async fn embeddings_come_in_the_order_of_the_texts() {
     let result: EmbedResult = serde_json::from_slice(&output.json).unwrap();
     assert_eq!(result.vectors, [[1.0, 97.0, 0.5], [3.0, 98.0, 0.5], [0.0, 0.0, 0.5]]);
     assert_eq!(result.model, "local-model");
+}
+
+/// A number beyond 32 bits becomes infinite, which JSON can't say.
+#[tokio::test]
+async fn vectors_that_nothing_can_be_compared_with_are_no_answer() {
+    let data = |vectors: &[&str]| {
+        let item = |(index, vector)| format!(r#"{{"index": {index}, "embedding": [{vector}]}}"#);
+        format!(r#"{{"data": [{}]}}"#, vectors.iter().enumerate().map(item).collect::<Vec<_>>().join(","))
+    };
+    let outcome = async |first: &[&str], second: Option<&[&str]>| {
+        let fake = FakeGemini::start().await.unwrap();
+        for body in [Some(first), second].into_iter().flatten().map(data) {
+            fake.next(Reply::Raw { status: 200, body });
+        }
+        let texts = vec![String::new(); first.len() + second.map_or(0, <[_]>::len)];
+        let payload = Payload::Embed(EmbedPayload { texts, model: None });
+        AiExecutor::new(local_only(&fake)).execute(unit(payload), context().0).await
+    };
+    let batch = ["1, 2"; 100];
+    assert!(outcome(&["1, 2", "3, 4"], None).await.is_ok());
+    assert!(outcome(&batch, Some(&["3, 4"])).await.is_ok());
+    for (first, second) in
+        [(&["1, 2", "3"][..], None), (&["", ""], None), (&["1e300"], None), (&batch, Some(&["3"][..]))]
+    {
+        let failure = outcome(first, second).await.unwrap_err();
+        assert_eq!((failure.code.as_str(), failure.retryable), ("bad_answer", true), "{}", failure.message);
+    }
 }
