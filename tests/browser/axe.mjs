@@ -12,6 +12,12 @@ const ALL = { type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 
 const COLOURS = { type: 'rule', values: ['color-contrast', 'link-in-text-block'] };
 let looked = 0;
 
+/** What moves has come to rest; what moves for ever has none. */
+function settled() {
+  const moving = document.getAnimations().filter((animation) => Number.isFinite(animation.effect?.getComputedTiming().endTime));
+  return Promise.all(moving.map((animation) => animation.finished.catch(() => null))).then(() => null);
+}
+
 /** Everything that axe objects to on what is shown now, in both themes. */
 async function objections(page, name) {
   // Not through a script element: the page's content policy stays as it is.
@@ -19,7 +25,7 @@ async function objections(page, name) {
   const found = [];
   for (const [theme, rules] of [['dark', COLOURS], ['light', ALL]]) {
     await page.evaluate((theme) => (document.documentElement.dataset.theme = theme), theme);
-    await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => null))).then(() => null));
+    await page.evaluate(settled);
     const { violations, passes } = await page.evaluate((runOnly) => window.axe.run(document, { runOnly }), rules);
     assert.ok(passes.length > 0, `${name}: axe has looked at nothing`);
     looked += 1;
@@ -34,9 +40,9 @@ async function objections(page, name) {
 async function tour(page, get, name) {
   const found = [];
   const look = async (what) => found.push(...(await objections(page, `${name}-${what}`)));
-  const dialog = async (opener, id) => {
+  const dialog = async (opener, id, whole = id) => {
     await get(opener).first().click();
-    await get(id).waitFor();
+    await get(whole).first().waitFor();
     await look(id);
     await get(`${id}-close`).click();
     await get(id).waitFor({ state: 'detached' });
@@ -44,7 +50,7 @@ async function tour(page, get, name) {
   await look('ask-empty');
   await ask(get, 'How do ships keep together?');
   await answered(get);
-  await get('code').waitFor();
+  await get('code').locator('.hljs-keyword').first().waitFor();
   await look('ask-answered');
   await get('ask-again').click();
   await get('versions').waitFor();
@@ -52,27 +58,29 @@ async function tour(page, get, name) {
   await look('ask-versions');
   await get('question').last().hover();
   await get('ask-edit').last().click();
+  await get('edit-input').waitFor();
   await look('ask-editing');
   await get('edit-cancel').click();
   await get('model-picker').selectOption('bad');
   await ask(get, 'And with a bad key?');
   await answered(get, ['failed']);
   await get('remedy-key').click();
+  await get('api-key-input').waitFor();
   await look('ask-failed');
   await get('model-picker').selectOption('');
-  await dialog('open-history', 'history');
+  await dialog('open-history', 'history', 'history-entry');
   await page.goto(`${url}#/jobs`);
   await get('job-row').first().waitFor();
   await look('jobs');
   await get('job-link').first().click();
-  await get('units').waitFor();
+  await get('unit-row').first().waitFor();
   await look('job-failed');
   await page.goto(`${url}#/jobs/failed`);
   await get('failed-row').first().waitFor();
   await get('failed-attempts').first().click();
   await get('attempt-row').first().waitFor();
   await look('failed');
-  await dialog('replay-all', 'replay');
+  await dialog('replay-all', 'replay', 'replay-count');
   await page.goto(`${url}#/jobs/new`);
   await get('submit-kind').waitFor();
   await look('submit');

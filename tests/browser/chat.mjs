@@ -2,7 +2,7 @@
 // along and deletes conversations; a bad key, a used-up quota and an overloaded service look different and say what to do.
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
-import { answered, ask, onPage, picture, until } from './lib.mjs';
+import { answered, ask, hold, newChat, onPage, picture, until } from './lib.mjs';
 
 const [url] = process.argv.slice(2);
 const FAILURES = { bad: ['bad_key', 'bad', 'remedy-key'], quota: ['quota_day', 'warn', 'remedy-model'], gone: ['model_gone', 'bad', 'remedy-model'] };
@@ -16,6 +16,7 @@ await onPage(url, async (page, get) => {
   const menu = async (nth) => {
     await get('recent-chat').nth(nth).hover();
     await get('chat-menu').nth(nth).click();
+    await get('chat-menu-open').locator(':focus').waitFor();
   };
 
   await ask(get, 'first question');
@@ -50,7 +51,7 @@ await onPage(url, async (page, get) => {
   await until('the branch is there after a reload', async () => (await get('turn').count()) === 2);
   await picture(page, 'chat-versions');
 
-  await get('new-chat').click();
+  await newChat(get);
   await ask(get, 'another conversation');
   await answered(get);
   await menu(0);
@@ -84,15 +85,11 @@ await onPage(url, async (page, get) => {
   await get('history-close').click();
 
   await menu(0);
-  const { x, y, width, height } = await get('chat-delete').boundingBox();
-  await page.mouse.move(x + width / 2, y + height / 2);
-  await page.mouse.down();
-  await until('it is deleted', async () => (await get('recent-chat').count()) === 1);
-  await page.mouse.up();
+  await hold(page, get('chat-delete'), () => until('it is deleted', async () => (await get('recent-chat').count()) === 1));
 
   const fetched = [];
   page.on('request', (request) => fetched.push(request.url()));
-  await get('new-chat').click();
+  await newChat(get);
   await get('model-picker').selectOption('hostile');
   await ask(get, '<img src=x onerror="window.hit = 1"><b>bold?</b>');
   await answered(get);
@@ -105,7 +102,7 @@ await onPage(url, async (page, get) => {
   assert.deepEqual(fetched.filter((address) => !address.startsWith(new URL(url).origin) && !address.startsWith('ws')), [], 'an answer makes the page fetch nothing');
 
   for (const [model, [code, tone, remedy]] of Object.entries(FAILURES)) {
-    await get('new-chat').click();
+    await newChat(get);
     await get('model-picker').selectOption(model);
     await ask(get, `what does ${model} say?`);
     await answered(get, ['failed']);

@@ -1,7 +1,7 @@
 // key.mjs URL KEY: without any key the page says where to get one and offers the demo, plainly labelled; a key that is entered is
 // used and never shown.
 import assert from 'node:assert/strict';
-import { answered, ask, onPage, picture } from './lib.mjs';
+import { answered, ask, newChat, onPage, picture } from './lib.mjs';
 
 const [url, key] = process.argv.slice(2);
 
@@ -15,7 +15,7 @@ await onPage(url, async (page, get) => {
   await answer.getByTestId('demo-label').waitFor();
   await picture(page, 'demo');
 
-  await get('new-chat').click();
+  await newChat(get);
   await get('api-key-toggle').click();
   await get('api-key-input').last().fill(key);
   await get('api-key-save').last().click();

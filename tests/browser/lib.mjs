@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
 export const DEADLINE_MS = 60_000;
+/** How many times slower than this machine the page is to run: what passes only on a fast one shows. */
+const SLOWDOWN = Number(process.env.FLOTA_BROWSER_SLOWDOWN ?? 1);
 
 const FLAGS = [
   '--no-sandbox',
@@ -33,13 +35,14 @@ export async function onPage(url, scenario, { phone = false } = {}) {
   page.setDefaultTimeout(DEADLINE_MS);
   const errors = [];
   page.on('pageerror', (error) => errors.push(String(error)));
+  if (SLOWDOWN > 1) await (await context.newCDPSession(page)).send('Emulation.setCPUThrottlingRate', { rate: SLOWDOWN });
   try {
     await page.goto(url);
     await scenario(page, (id) => page.getByTestId(id), errors);
     if (errors.length > 0) throw new Error(`the page had errors:\n${errors.join('\n')}`);
   } catch (error) {
     if (process.env.FLOTA_SCREENSHOTS) {
-      await page.screenshot({ path: join(process.env.FLOTA_SCREENSHOTS, `failed-${process.pid}.png`) });
+      await page.screenshot({ path: join(process.env.FLOTA_SCREENSHOTS, `failed-${process.pid}.png`) }).catch(() => null);
     }
     console.error(`what the page showed last:\n${await page.locator('body').innerText().catch(() => '(nothing)')}`);
     throw error;
@@ -71,6 +74,20 @@ export async function answered(get, states = ['complete']) {
   const last = get('answer').last();
   await until(`the answer is ${states.join(' or ')}`, async () => states.includes(await last.getAttribute('data-state')));
   return last;
+}
+
+/** An empty conversation. The address changes first, and the page a moment later: what is typed before that goes on with the old one. */
+export async function newChat(get) {
+  await get('new-chat').click();
+  await until('the new conversation is empty', async () => (await get('turn').count()) === 0);
+}
+
+/** Holds a button down until `done`. What opens may still move to its place: `hover` waits until it stands still. */
+export async function hold(page, button, done) {
+  await button.hover();
+  await page.mouse.down();
+  await done();
+  await page.mouse.up();
 }
 
 /** A picture for a person to look at, where FLOTA_SCREENSHOTS names a directory. */

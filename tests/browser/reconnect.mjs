@@ -15,5 +15,5 @@ await onPage(url, async (page, get) => {
   console.log('banner');
   await get('banner').waitFor({ state: 'hidden' });
   await get('nav-fleet').click();
-  await get('fleet-worker').first().waitFor();
+  await until('the worker is back', async () => ['idle', 'busy'].includes(await get('fleet-worker').first().getAttribute('data-status')));
 });

@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests: real processes in directories of their own, on ports of their own, with what they print
 //! kept; conditions are polled for with a deadline. Nothing here knows the inside of Flota: only its command, REST and MQTT.
 
+pub mod browser;
 pub mod chaos;
 pub mod fake_gemini;
 pub mod fake_node;
@@ -23,4 +24,4 @@ pub use node::Node;
 pub use process::Process;
 pub use rest::{Answer, Rest};
 pub use tap::Tap;
-pub use until::{DEADLINE, until};
+pub use until::{DEADLINE, until, until_within};

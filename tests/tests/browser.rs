@@ -1,36 +1,17 @@
 //! What a person does on the page, in a real headless Chromium; the scenarios are in `tests/browser/`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use flota_tests::browser::{passes, reaches, scenario, succeeds};
 use flota_tests::fake_gemini::{End, Ended, FakeGemini, Options, Script, Trouble};
 use flota_tests::simple::SimpleWorker;
-use flota_tests::{Mosquitto, Node, Process, node::workers_ready, until};
+use flota_tests::{Mosquitto, Node, node::workers_ready, until};
 use reqwest::Method;
-
-fn scenarios() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("browser")
-}
-
-fn scenario(name: &str, arguments: &[&str], directory: &Path) -> Process {
-    let folder = scenarios();
-    assert!(folder.join("node_modules/playwright-core").is_dir(), "no playwright-core: make e2e installs it");
-    let mut command = Command::new("node");
-    Process::start(name, directory, command.arg(folder.join(format!("{name}.mjs"))).args(arguments))
-}
-
-async fn passes(name: &str, arguments: &[&str], directory: &Path) {
-    let browser = scenario(name, arguments, directory);
-    let status = browser.ended().await;
-    assert!(status.success(), "{}", browser.describe());
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_streams_survives_a_reload_and_stop_closes_the_connection() {
     let words: Vec<String> = (1..=60).map(|n| format!("word{n}")).collect();
     let pieces: Vec<String> = words.iter().map(|word| format!("{word} ")).collect();
     let mut slow = Script::text(&pieces.iter().map(String::as_str).collect::<Vec<_>>(), "STOP");
-    slow.pause_ms = 120;
+    slow.holds = vec![20, 40];
     let gemini = FakeGemini::start().await.expect("failed to start the stand-in");
     gemini.next(slow);
     gemini.next(Script::unfinished(&["This never ", "ends "]).end(End::Stall));
@@ -42,7 +23,12 @@ async fn an_answer_streams_survives_a_reload_and_stop_closes_the_connection() {
         .await;
     workers_ready(&fleet.rest(), 1).await;
 
-    passes("ask", &[&fleet.url(), &words.join(" "), "gemini-1"], fleet.directory()).await;
+    let browser = scenario("ask", &[&fleet.url(), &words.join(" "), "gemini-1"], fleet.directory());
+    reaches(&browser, "begun").await;
+    gemini.go_on();
+    reaches(&browser, "reloaded").await;
+    gemini.go_on();
+    succeeds(&browser).await;
 
     let calls = until("the stand-in has seen Stop", || async {
         let calls: Vec<_> = gemini.calls();
@@ -166,12 +152,11 @@ async fn the_page_says_when_the_fleet_is_gone_and_comes_back_with_it() {
     workers_ready(&fleet.rest(), 1).await;
     let url = fleet.url();
     let browser = scenario("reconnect", &[&url], fleet.directory());
-    browser.printed("ready").await;
+    reaches(&browser, "ready").await;
     fleet.kill();
-    browser.printed("banner").await;
+    reaches(&browser, "banner").await;
     fleet.start_again().await;
-    let status = browser.ended().await;
-    assert!(status.success(), "{}", browser.describe());
+    succeeds(&browser).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

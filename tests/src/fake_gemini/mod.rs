@@ -120,6 +120,11 @@ impl FakeGemini {
         self.state.queue_question(question.to_owned(), reply.into());
     }
 
+    /// The answer that holds ([`Script::holds`]) goes on to where it holds next.
+    pub fn go_on(&self) {
+        self.state.go_on();
+    }
+
     /// Everything it was sent, in order.
     #[must_use]
     pub fn requests(&self) -> Vec<Seen> {

@@ -46,6 +46,8 @@ pub struct Script {
     pub first_delay_ms: u64,
     /// Before each piece but the first.
     pub pause_ms: u64,
+    /// Before the pieces with these indexes it waits until it is told to go on.
+    pub holds: Vec<usize>,
     /// Writes hold at most so many bytes.
     pub cut: Option<usize>,
     /// Lines end with LF instead of CRLF.
@@ -116,6 +118,7 @@ impl Default for Script {
             end: End::Whole,
             first_delay_ms: 0,
             pause_ms: 0,
+            holds: Vec::new(),
             cut: None,
             lf: false,
             model_version: None,

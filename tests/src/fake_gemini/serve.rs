@@ -122,6 +122,7 @@ pub fn cut(status: u16, body: &str, size: Option<usize>, content_type: &'static 
 enum Write {
     Bytes(Bytes),
     Pause(Duration),
+    Hold,
     Reset,
     Stall,
 }
@@ -147,6 +148,7 @@ fn writes(
                 }
                 Some(Write::Bytes(bytes)) => return Some((Ok(bytes), (steps, tracked))),
                 Some(Write::Pause(pause)) => tokio::time::sleep(pause).await,
+                Some(Write::Hold) => tracked.told_to_go_on().await,
                 Some(Write::Reset) => {
                     tracked.answered();
                     return Some((Err(std::io::Error::other("reset")), (steps, tracked)));
@@ -175,6 +177,9 @@ fn plan(script: &Script, frames: Vec<String>) -> Vec<Write> {
     for (index, frame) in frames.into_iter().enumerate() {
         if index > 0 && script.pause_ms > 0 {
             plan.push(Write::Pause(Duration::from_millis(script.pause_ms)));
+        }
+        if script.holds.contains(&index) {
+            plan.push(Write::Hold);
         }
         let whole = index < last || script.end != End::WithoutBlankLine;
         let end = if whole { line_end.repeat(2) } else { String::new() };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use flota_common::clock;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::Options;
 use super::errors::Trouble;
@@ -55,6 +56,7 @@ pub struct State {
     pub options: Options,
     /// Calls that are being answered.
     open: AtomicUsize,
+    go_on: Notify,
     inner: Mutex<Inner>,
 }
 
@@ -69,7 +71,7 @@ struct Inner {
 
 impl State {
     pub fn new(options: Options) -> Self {
-        Self { options, open: AtomicUsize::new(0), inner: Mutex::default() }
+        Self { options, open: AtomicUsize::new(0), go_on: Notify::new(), inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -95,6 +97,11 @@ impl State {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.lock().seen.clone()
+    }
+
+    /// The stream that holds goes on; one that is about to will not stop.
+    pub fn go_on(&self) {
+        self.go_on.notify_one();
     }
 
     pub fn open(&self) -> usize {
@@ -156,6 +163,10 @@ pub struct Tracked {
 impl Tracked {
     pub fn answered(&mut self) {
         self.ended = Ended::Answered;
+    }
+
+    pub async fn told_to_go_on(&self) {
+        self.state.go_on.notified().await;
     }
 }
 
