@@ -188,5 +188,6 @@ async fn what_a_liar_did_before_is_marked_and_given_to_nobody_else() {
     let job = rest.completed(&again).await;
     assert_eq!((&job["workers"], &job["result"]["hashes"]), (&json!(["honest"]), &result["hashes"]));
     assert!(job.get("suspect").is_none() && rest.completed(&lie).await.get("suspect").is_none());
+    flota_tests::browser::passes("suspect", &[&fleet.master.url(), &first], fleet.master.directory()).await;
     fleet.liar.shutdown().await;
 }

@@ -8,9 +8,11 @@ export interface Audit {
   covered: number;
   missing: number;
   repeated: number;
+  /** Of workers that were found to send wrong results. */
+  suspect?: number;
   gaps: Range[];
   overlaps: Range[];
-  workers: { worker_id: string; units: number; computed: number }[];
+  workers: { worker_id: string; units: number; computed: number; suspect?: number }[];
 }
 
 export interface Band {

@@ -45,6 +45,10 @@ export interface Job {
   result?: unknown;
   error?: JobError | null;
   waiting?: Waiting | null;
+  /** It has ended, and a worker that had a part in it was found since to send wrong results. */
+  suspect?: boolean;
+  /** The result is that of an earlier job. */
+  cached?: boolean;
 }
 
 export interface Attempt {
@@ -66,6 +70,7 @@ export interface Unit {
   /** Inputs or nonces from … to (not included). */
   range?: [number, number] | null;
   attempts?: Attempt[] | null;
+  suspect?: boolean;
 }
 
 export interface Page<T> {
