@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests with real processes: `e2e.sh` runs all, `e2e.sh NAME…` the files tests/tests/NAME.rs. FLOTA_KEEP_LOGS=1 keeps what
-# the processes wrote and says where.
+# the processes wrote and says where. FLOTA_SCREENSHOTS=DIR takes pictures of the page, FLOTA_BROWSER_SLOWDOWN=6 makes it that much slower.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 scripts/setup.sh build page test

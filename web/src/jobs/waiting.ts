@@ -6,6 +6,12 @@ import type { Waiting } from '../lib/types';
 
 const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)/;
 
+/** What no worker can do. */
+function wants(detail: string, t: Texts): string[] {
+  const [, kind, model, requires] = /^no worker is there that computes (\S+)(?: and serves the model (.+?))?(?: and has (\{.*\}))?$/s.exec(detail) ?? [];
+  return [kind && t.job.wants.computes(kind), model && t.job.wants.serves(model), requires && t.job.wants.has(requires)].filter((part) => part !== undefined);
+}
+
 function detailText({ reason, detail }: Waiting, t: Texts, locale: string): string {
   if (!detail) return '';
   const at = Date.parse(TIME.exec(detail)?.[0] ?? '');
@@ -22,8 +28,13 @@ function detailText({ reason, detail }: Waiting, t: Texts, locale: string): stri
       return Number.isFinite(at) ? t.job.startsAt(dateTime(at, locale)) : detail;
     case 'no_worker':
       return '';
-    case 'dependencies':
-      return detail.match(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g)?.join(', ') ?? detail;
+    case 'no_fitting_worker':
+      return wants(detail, t).join(', ') || detail;
+    case 'dependencies': {
+      const more = /and (\d+) more$/.exec(detail)?.[1];
+      const ids = detail.match(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g)?.join(', ') ?? detail;
+      return more ? `${ids} (+${number(Number(more), locale)})` : ids;
+    }
     default:
       return detail;
   }

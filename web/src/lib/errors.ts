@@ -1,5 +1,6 @@
 // Errors of jobs in the user's language: what happened and what to do, by code. Pure.
 import type { Texts } from './i18n/en';
+import { translated } from './i18n/said';
 import type { JobError } from './types';
 
 export interface ErrorText {
@@ -18,6 +19,6 @@ export function codeOf({ code, message }: JobError): string {
 export function errorText(error: JobError, t: Texts): ErrorText {
   const texts = t.failures as Record<string, string[]>;
   const known = (/this worker's API key/.test(error.message) ? texts[`worker_${error.code}`] : undefined) ?? texts[codeOf(error)];
-  if (!known) return { what: error.message || t.ask.failed, todo: '', said: '' };
-  return { what: known[0] ?? '', todo: known[1] ?? '', said: error.code === 'cancelled' ? '' : error.message };
+  if (!known) return { what: translated(error.message, t) || t.ask.failed, todo: '', said: '' };
+  return { what: known[0] ?? '', todo: known[1] ?? '', said: error.code === 'cancelled' ? '' : translated(error.message, t) };
 }

@@ -75,12 +75,12 @@ function fieldErrors(doc: Record<string, unknown>, message: string): FieldError[
 }
 
 /** The error that belongs to a field: the field itself, or what lies inside it; of a list, which one. */
-export function errorAt(errors: FieldError[], path: string): string | null {
+export function errorAt(errors: FieldError[], path: string, say = (text: string) => text): string | null {
   const hit = errors.find((error) => error.path === path || error.path.startsWith(`${path}.`));
   if (!hit) return null;
   const colon = hit.message.indexOf(': ');
   const named = colon > 0 && normalPath(hit.message.slice(0, colon)) === hit.path;
-  const message = named ? hit.message.slice(colon + 2) : hit.message;
+  const message = say(named ? hit.message.slice(colon + 2) : hit.message);
   const index = /^\d+/.exec(hit.path.slice(path.length + 1));
   return index ? `${Number(index[0]) + 1}: ${message}` : message;
 }
