@@ -188,7 +188,9 @@ pub fn log_filter(text: &str) -> Parsed<String> {
     if !text.contains(['=', ',']) && !known(text) {
         return None;
     }
-    tracing_subscriber::EnvFilter::builder().parse(text).ok().map(|_| text.to_owned())
+    // The library counts in the trimmed part and cuts the one before it: with blanks it takes the wrong words, or panics inside a letter.
+    let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    tracing_subscriber::EnvFilter::builder().parse(&text).ok().map(|_| text)
 }
 
 pub fn threads(text: &str) -> Parsed<u32> {
@@ -376,6 +378,8 @@ mod tests {
         assert!(log_filter("warn,flota=trace").is_some());
         assert_eq!(log_filter("inf"), None);
         assert_eq!(log_filter("flota=loud"), None);
+        assert_eq!(log_filter(" warn, flota=trace ").as_deref(), Some("warn,flota=trace"));
+        assert!(log_filter("warn,\t\t\t\tab\u{1bb}=D").is_none());
     }
 
     #[test]
