@@ -120,9 +120,10 @@ async fn an_answer_that_begins_with_error_is_tried_again_elsewhere() {
     registered(&rest, "py-bad").await;
     let job = rest.submit(chat("please")).await;
     bad.process.printed("acknowledged").await;
-    // First ended, so that no late `idle` follows the word that it is gone; at once, since the next try waits for half a second at least.
+    // First ended, so that it says nothing more; at once, since the next try waits for half a second at least.
     drop(bad);
-    broker.publish("flota/workers/status", br#"{"worker_id":"py-bad","status":"offline","timestamp":1}"#);
+    broker.publish("flota/workers/status", br#"{"worker_id":"py-bad","status":"offline","timestamp":9000000000000}"#);
+    broker.publish("flota/workers/status", br#"{"worker_id":"py-bad","status":"idle","timestamp":8999999999999}"#);
     let _good = SimpleWorker::join(broker.port, "py-good", &[]).await;
     let ended = rest.completed(&job).await;
     assert_eq!(ended["result"]["text"], "PLEASE");

@@ -63,6 +63,9 @@ impl Core {
         let quarantined = self.fleet.update(idx, |worker| {
             worker.last_seen_at = moved(worker.last_seen_at, by_ms);
             worker.muted_until = worker.muted_until.map(|until| moved(until, by_ms));
+            if let Some(left) = &mut worker.left {
+                left.until = moved(left.until, by_ms);
+            }
             if let Some(owed) = &mut worker.owes {
                 owed.until = moved(owed.until, by_ms);
             }

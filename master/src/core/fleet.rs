@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use flota_proto::mqtt::{Capabilities, Load, RandomxState, Register, WorkerState};
+use flota_proto::mqtt::{Capabilities, Load, RandomxState, Register, WorkerState, WorkerStatus};
 use flota_proto::{Algorithm, Class, Kind, Timestamp, UnitId, WorkerId};
 
 use super::digests::DATASET_DIGEST_BYTES;
@@ -58,6 +58,8 @@ pub struct Worker {
     pub desired: Desired,
     /// A simple worker that let a unit time out, or said `offline`: nothing more until it speaks again.
     pub silent: bool,
+    /// A simple worker's last `offline`.
+    pub left: Option<Left>,
     /// A full worker that did not accept what was published to it gets nothing until then.
     pub muted_until: Option<Timestamp>,
     /// How many dispatches in a row it did not accept.
@@ -122,6 +124,18 @@ impl Owed {
     }
 }
 
+/// A simple worker's `offline`, by which what it had said before is known where that comes later.
+///
+/// By the worker's own clock, so for a while only: that may be set back. A last will was written when its worker connected, so nothing is
+/// held to be older than that; a registration always counts, whatever the clock of its process says.
+#[derive(Clone, Copy, Debug)]
+pub struct Left {
+    /// When that was, as the worker says.
+    pub said: Timestamp,
+    /// Until when messages may be late.
+    pub until: Timestamp,
+}
+
 /// Results of one worker that are checked at the same time; one with more gets nothing new until then.
 const CHECKING_MAX: u32 = 8;
 
@@ -134,6 +148,8 @@ const SLOTS_MAX: u32 = 4096;
 const WARM_SEARCH_MAX: usize = 64;
 /// How long a simple worker that said nothing is kept where others want its place: that is no sign that it is gone.
 const SIMPLE_QUIET_MS: u64 = 60 * 60_000;
+/// How late a simple worker's word may be: it says it by the way, sometimes many seconds after.
+const LATE_MS: u64 = 60_000;
 /// Where there is no worker to be forgotten, none is looked for again before.
 const FULL_MS: u64 = 1_000;
 /// One of so many is forgotten where the bound is reached, so that they are not looked through for each that comes.
@@ -157,6 +173,7 @@ impl Worker {
             labels: BTreeMap::new(),
             desired: Desired::default(),
             silent: false,
+            left: None,
             muted_until: None,
             unanswered: 0,
             owes: None,
@@ -209,8 +226,28 @@ impl Worker {
     /// It speaks, or accepted something: it hears its topic.
     pub fn hears(&mut self) {
         self.silent = false;
+        self.left = None;
         self.muted_until = None;
         self.unanswered = 0;
+    }
+
+    /// A simple worker says something of itself. Answers whether that changed it.
+    pub fn simple_says(&mut self, status: &WorkerStatus, now: Timestamp) -> bool {
+        let silent = status.status == WorkerState::Offline;
+        if !silent && self.is_late(status.timestamp, now) {
+            return false;
+        }
+        let changed = self.silent != silent;
+        self.silent = silent;
+        self.left = silent.then(|| Left { said: status.timestamp, until: now.after_ms(LATE_MS) });
+        self.last_seen_at = now;
+        self.dirty |= changed;
+        changed
+    }
+
+    /// A simple worker left, and had said this before.
+    fn is_late(&self, said: Timestamp, now: Timestamp) -> bool {
+        said.0 > 0 && self.left.is_some_and(|left| said <= left.said && now < left.until)
     }
 
     /// There: registered and, for full workers, reachable on its stream.

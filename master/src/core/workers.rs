@@ -67,14 +67,7 @@ impl Core {
         let Some(worker) = self.fleet.get(idx) else { return };
         let (id, before) = (worker.id.clone(), worker.state());
         if worker.simple {
-            let silent = status.status == WorkerState::Offline;
-            let changed = worker.silent != silent;
-            self.fleet.update(idx, |worker| {
-                worker.silent = silent;
-                worker.last_seen_at = at.now;
-                worker.dirty |= changed;
-            });
-            if changed {
+            if self.fleet.update(idx, |worker| worker.simple_says(status, at.now)) == Some(true) {
                 self.dirty_workers.insert(idx);
             }
         } else {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use flota_master::core::{Asked, Input, Moment};
 use flota_master::handle::{Hello, Report, StreamId, UnitText};
 use flota_master::submit::{NewJob, Work};
-use flota_proto::mqtt::Register;
+use flota_proto::mqtt::{Register, WorkerState, WorkerStatus};
 use flota_proto::rest::AttemptOutcome;
-use flota_proto::{Class, Kind, WorkerId};
+use flota_proto::{Class, Kind, Timestamp, WorkerId};
 
 use crate::fleet::*;
 
@@ -126,6 +126,46 @@ fn a_simple_worker_that_never_answers_a_cancelled_question_gets_nothing_until_it
     assert!(tasks(&fleet.after(60_000)).is_empty());
     let effects = fleet.handle(Input::Register(Box::new(Register { protocol: None, ..register("py") }))).unwrap();
     assert_eq!(tasks(&effects).len(), 1);
+}
+
+/// How many questions it is given once it has said this of itself.
+fn says(fleet: &mut Fleet, status: WorkerState, timestamp: u64) -> usize {
+    let json = serde_json::json!({"worker_id": "py", "status": status, "timestamp": timestamp});
+    let status: WorkerStatus = serde_json::from_value(json).unwrap();
+    tasks(&fleet.handle(Input::Status(status)).unwrap()).len()
+}
+
+#[test]
+fn what_a_simple_worker_said_before_it_left_does_not_bring_it_back() {
+    let mut fleet = Fleet::new();
+    simple(&mut fleet);
+    says(&mut fleet, WorkerState::Offline, 2_000);
+    fleet.submit(question());
+    assert_eq!(says(&mut fleet, WorkerState::Busy, 1_500), 0);
+    assert_eq!(says(&mut fleet, WorkerState::Idle, 2_000), 0);
+    assert_eq!(says(&mut fleet, WorkerState::Idle, 2_001), 1, "said after");
+}
+
+#[test]
+fn a_simple_worker_comes_back_whatever_its_clock_says() {
+    let gone = || {
+        let mut fleet = Fleet::new();
+        simple(&mut fleet);
+        says(&mut fleet, WorkerState::Offline, 9_000);
+        fleet.submit(question());
+        fleet
+    };
+    let mut fleet = gone();
+    let again = Register { protocol: None, timestamp: Timestamp(5), ..register("py") };
+    let effects = fleet.handle(Input::Register(Box::new(again))).unwrap();
+    assert_eq!(tasks(&effects).len(), 1, "it connected again, with a clock that is behind");
+    assert_eq!(says(&mut gone(), WorkerState::Idle, 0), 1, "it does not say when");
+    let mut fleet = gone();
+    fleet.after(60_000);
+    assert_eq!(says(&mut fleet, WorkerState::Idle, 5), 1, "nothing is so late: its clock was set back");
+    let mut fleet = gone();
+    assert_eq!(says(&mut fleet, WorkerState::Offline, 5), 0, "a last will bears the time of connecting");
+    assert_eq!(says(&mut fleet, WorkerState::Idle, 6), 1);
 }
 
 #[test]
