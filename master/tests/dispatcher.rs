@@ -496,6 +496,39 @@ async fn with_little_space_nothing_new_is_accepted_and_what_was_goes_on() {
 }
 
 #[tokio::test]
+async fn a_job_whose_payload_can_not_be_read_any_more_fails_and_says_so() {
+    let master = Master::start();
+    let hash: SubmitJob = serde_json::from_str(r#"{"kind":"sha256d.hash","payload":{"inputs":["aa","bb"]}}"#).unwrap();
+    let jobs = vec![NewJob::from_submit(hash, &Principal::local(), None).unwrap(), echo(), echo(), echo()];
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    master.submit(jobs, None).await;
+    // Small payloads stay in memory until a restart.
+    let master = master.restart().await;
+    let db = rusqlite::Connection::open(master.directory.path().join("flota.db")).unwrap();
+    for (id, damaged) in ids.iter().zip(["x'7b226b6579'", "x'22736563726574ff'", "NULL"]) {
+        let sql = format!("UPDATE jobs SET payload = {damaged} WHERE id = ?");
+        assert_eq!(db.execute(&sql, [id.0.as_bytes().as_slice()]).unwrap(), 1);
+    }
+    let register = r#"{"worker_id":"w1","protocol":1,"boot_id":"b","slots":{"echo":9,"randomx":1},"kinds":["echo","sha256d.hash"]}"#;
+    master.handle.tell(Command::Registered(serde_json::from_str(register).unwrap())).await.unwrap();
+    let hello = Hello { worker: "w1".parse().unwrap(), boot_id: "b".into(), running: Vec::new(), finished: Vec::new() };
+    let (sender, _receiver) = tokio::sync::mpsc::channel(100);
+    within(master.handle.stream_opened(hello, sender)).await.unwrap();
+    for id in &ids[..3] {
+        let (reply, answer) = oneshot::channel();
+        master.handle.tell(Command::Await { id: *id, reply }).await.unwrap();
+        let job = within(answer).await.unwrap().unwrap();
+        let error = job.error.unwrap();
+        assert_eq!((job.state, error.code.as_str(), job.failures), (JobState::Failed, "store_unreadable", 0));
+        assert!(error.message.contains("payload"), "{}", error.message);
+        assert!(error.message.contains("restore a backup") && !error.message.contains("secret"), "{}", error.message);
+    }
+    assert_eq!(master.handle.job(ids[3], false).await.unwrap().state, JobState::Assigned, "others go on");
+    let published = master.published.0.lock().unwrap();
+    assert_eq!(published.iter().filter(|(topic, _)| topic == "flota/workers/w1/tasks").count(), 1);
+}
+
+#[tokio::test]
 async fn a_subscriber_that_does_not_read_is_let_go_and_another_hears_everything() {
     let master = Master::start();
     let id = master.one().await;

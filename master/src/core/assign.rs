@@ -22,6 +22,7 @@ impl Core {
     /// Assigns what can be assigned now; called once after a batch of inputs.
     pub fn settle(&mut self, at: Moment, out: &mut Vec<Effect>) {
         self.more = false;
+        self.fail_damaged(at, out);
         if self.fleet.take_chat_gone() {
             // Questions that name no model now fit whoever is there.
             self.queue.unpark(|shape| shape.kind.class() == Class::Ai);

@@ -19,6 +19,8 @@ use crate::handle::Refused;
 use crate::submit::NewJob;
 use crate::tokens;
 
+/// The code of what fails, or is refused, because something stored can't be read any more.
+pub const STORE_UNREADABLE: &str = "store_unreadable";
 /// Payloads up to this stay in memory with their job.
 const PAYLOAD_IN_MEMORY_BYTES_MAX: usize = 1024;
 
@@ -197,6 +199,23 @@ impl Core {
         for seq in lost {
             let message = "its API key can no longer be opened, as the master's sealing key is another one: ask again with the key".to_owned();
             let error = JobError { code: "credential_lost".into(), message };
+            self.end(at, seq, JobState::Failed, Some(error), out);
+        }
+    }
+
+    /// Something stored of a job can't be read, so it can't go on: it fails when the batch in work, or the next one, settles.
+    pub fn damaged(&mut self, job: JobId, what: String) {
+        self.damaged.push((job, what));
+    }
+
+    pub(super) fn fail_damaged(&mut self, at: Moment, out: &mut Vec<Effect>) {
+        for (job, what) in std::mem::take(&mut self.damaged) {
+            let Ok(seq) = self.live(job) else { continue };
+            let message = format!(
+                "the store holds something of this job that can't be read: {what}. It is damaged, or was written by a newer flota: use \
+                 that one, restore a backup, or submit the job again"
+            );
+            let error = JobError { code: STORE_UNREADABLE.into(), message };
             self.end(at, seq, JobState::Failed, Some(error), out);
         }
     }

@@ -40,6 +40,7 @@ pub use defect::Defect;
 pub use digests::{DATASET_DIGEST_BYTES, Digest};
 pub use fleet::{DEMO_MODEL, Desired};
 pub use job::{Event, Seq, What};
+pub use jobs::STORE_UNREADABLE;
 pub use reports::Asked;
 pub use standing::{Quarantine, Standing};
 pub use view::{event_view, payload_view, stored_unit_view, stored_view};
@@ -368,6 +369,8 @@ pub struct Core {
     ended: Vec<Seq>,
     meter: meter::Meter,
     attempts_above: u64,
+    /// Jobs of which something stored can't be read, and what.
+    damaged: Vec<(JobId, String)>,
     unserved: BTreeSet<queue::ShapeId>,
 }
 
@@ -440,7 +443,7 @@ impl Core {
     /// When [`Input::Tick`] next has work to do, or `None` when nothing is waiting for time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if self.more { Some(Timestamp(0)) } else { self.timers.first().map(|(at, _)| *at) }
+        if self.more || !self.damaged.is_empty() { Some(Timestamp(0)) } else { self.timers.first().map(|(at, _)| *at) }
     }
 
     /// What has changed since the last call, to be stored; follows [`Core::settle`].

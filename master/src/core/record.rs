@@ -207,6 +207,8 @@ pub struct StoredJob {
     pub row: JobRow,
     /// Its units where it has several.
     pub units: Vec<UnitRow>,
+    /// What of it can't be read; such a job can't go on.
+    pub damaged: Option<String>,
 }
 
 type EventRow<'a> = (u64, u64, u64, &'a str, Option<&'a str>, Option<(&'a str, &'a str)>);
@@ -463,7 +465,7 @@ impl Core {
 
     /// Puts a stored job into memory, without its place in the queue; answers with its key.
     pub(super) fn restore_job(&mut self, now: Timestamp, stored: StoredJob) -> Seq {
-        let StoredJob { head, row, units } = stored;
+        let StoredJob { head, row, units, mut damaged } = stored;
         let shape = Shape {
             kind: head.kind,
             requires: head.rest.requires,
@@ -513,20 +515,24 @@ impl Core {
         job.stored_event = row.next_event;
         job.units_done = if job.single() { 0 } else { row.units_done };
         for unit in row.unit.into_iter().chain(units) {
-            self.restore_unit(now, &mut job, unit);
+            if let Err(why) = self.restore_unit(now, &mut job, unit) {
+                damaged.get_or_insert(why);
+            }
+        }
+        if let Some(why) = damaged {
+            self.damaged.push((job.spec.id, why));
         }
         self.by_id.insert(job.spec.id, seq);
         self.jobs.insert(seq, job);
         seq
     }
 
-    fn restore_unit(&mut self, now: Timestamp, job: &mut Job, row: UnitRow) {
+    fn restore_unit(&mut self, now: Timestamp, job: &mut Job, row: UnitRow) -> Result<(), String> {
         let (kind, work) = (job.spec.kind, job.spec.work);
         if let (JobState::Completed, Some(output)) = (row.state, &row.output) {
             let part = Part { from: row.from, to: row.to, output };
-            // It was checked when it came.
-            let _ = job.gather.take(kind, work, &part);
-            return;
+            let taken = job.gather.take(kind, work, &part);
+            return taken.map(drop).map_err(|_| format!("the output of its unit {}", row.index));
         }
         let mut unit = Unit::cut(row.index, row.from, row.to);
         unit.attempt = row.attempt;
@@ -563,6 +569,7 @@ impl Core {
             (JobState::Blocked | JobState::Pending | JobState::Assigned | JobState::Computing, _) => UnitState::Pending,
         };
         job.units.push(unit);
+        Ok(())
     }
 
     /// Gives a restored job its place: timers, dependents, queue, count.

@@ -314,7 +314,12 @@ impl Dispatcher {
     /// Has a result checked.
     pub(super) fn check(&mut self, check: Check) {
         let payload = self.unit_payload(check.seq, check.kind, Some(check.part), check.payload.clone());
-        let ready = Ready { check, payload: payload.map_err(|refused| refused.to_string()) };
+        let payload = payload.map_err(|refused| {
+            let why = refused.to_string();
+            self.not_published(check.unit.job, refused);
+            why
+        });
+        let ready = Ready { check, payload };
         if self.checker.as_ref().is_none_or(|checker| checker.checks.send(ready).is_err()) {
             error!("a result can't be checked: the checking thread has ended; restart the master");
         }

@@ -14,6 +14,7 @@ use sha2::Sha256;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::tasks::{refusal, unreadable};
 use super::{Dispatcher, Moment};
 use crate::aside::{Aside, ConversationRow, MessageRow, Turn};
 use crate::conversation::{Access, Ask, Cursor};
@@ -274,13 +275,11 @@ impl Dispatcher {
     /// The payload with what was said before, as far as it may be sent.
     pub(super) fn with_history(&mut self, id: JobId, payload: Bytes) -> Result<Bytes, Refused> {
         let Some(turn) = self.core.turn(id) else { return Ok(payload) };
-        let unreadable =
-            |error: serde_json::Error| Refused::Unavailable(format!("a stored payload can't be read: {error}"));
-        let mut chat: ChatPayload = serde_json::from_slice(&payload).map_err(unreadable)?;
+        let mut chat: ChatPayload = serde_json::from_slice(&payload).map_err(|error| unreadable(&error))?;
         let own: u64 = chat.messages.iter().map(|message| tokens::estimate(&message.content)).sum();
         let left = self.config.conversation_tokens.saturating_sub(own);
         let reader = self.store.own_reader();
-        let history = reader.history(turn.conversation, turn.index, left).map_err(unavailable)?;
+        let history = reader.history(turn.conversation, turn.index, left).map_err(refusal)?;
         let say = |role: Role, content: String| Message { role, content };
         let before = history
             .turns
@@ -290,7 +289,7 @@ impl Dispatcher {
             std::mem::take(&mut chat.messages).into_iter().partition(|message| message.role == Role::System);
         chat.messages = system.into_iter().chain(before).chain(question).collect();
         chat.dropped_turns = history.dropped;
-        serde_json::to_vec(&chat).map(Bytes::from).map_err(unreadable)
+        serde_json::to_vec(&chat).map(Bytes::from).map_err(|error| unreadable(&error))
     }
 }
 

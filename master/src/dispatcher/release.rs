@@ -238,8 +238,9 @@ impl Dispatcher {
         let stale = || crate::handle::Refused::Conflict("stale", "this worker does not have this attempt".into());
         let crate::core::HeldPart { seq, part, kind, payload } =
             self.core.held_part(worker, unit, attempt).ok_or_else(stale)?;
-        let payload = self.unit_payload(seq, kind, part, payload)?;
-        self.with_history(unit.job, payload)
+        let payload =
+            self.unit_payload(seq, kind, part, payload).and_then(|payload| self.with_history(unit.job, payload));
+        payload.inspect_err(|error| self.not_published(unit.job, error.clone()))
     }
 
     /// Jobs that have ended, by state, added to those of the core.

@@ -8,14 +8,15 @@ use bytes::Bytes;
 use flota_common::clock;
 use flota_proto::kinds::{ChatPayload, HashPayload, Role, SearchPayload};
 use flota_proto::mqtt::{SimpleTask, Task, Tasks};
-use flota_proto::{Kind, LEASE_MS, MQTT_PAYLOAD_BYTES_MAX, Timestamp, UnitId, WorkerId};
+use flota_proto::{JobId, Kind, LEASE_MS, MQTT_PAYLOAD_BYTES_MAX, Timestamp, UnitId, WorkerId};
 use secrecy::ExposeSecret;
 use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::{Dispatcher, SimpleWorkers};
-use crate::core::{Assignment, Seq};
+use crate::core::{Assignment, STORE_UNREADABLE, Seq};
 use crate::handle::Refused;
+use crate::store::StoreError;
 
 /// Payloads above this go by reference.
 const TASK_PAYLOAD_BYTES_MAX: usize = 128 * 1024;
@@ -85,8 +86,18 @@ fn parse(kind: Kind, payload: &[u8]) -> Result<Parsed, Refused> {
     parsed.map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: &serde_json::Error) -> Refused {
-    Refused::Unavailable(format!("a stored payload can't be read: {error}"))
+/// What is refused for good where something stored can't be read. serde's own message may quote what it has read.
+pub(super) fn unreadable(error: &serde_json::Error) -> Refused {
+    let (class, at) = (error.classify(), error.column());
+    Refused::Conflict(STORE_UNREADABLE, format!("its payload ({class:?} error at column {at})").to_lowercase())
+}
+
+/// What a read of the store means for the one who needs it.
+pub(super) fn refusal(error: StoreError) -> Refused {
+    match error {
+        StoreError::Unreadable(why) => Refused::Conflict(STORE_UNREADABLE, why),
+        other => Refused::Unavailable(format!("failed to {other}")),
+    }
 }
 
 impl Dispatcher {
@@ -103,8 +114,8 @@ impl Dispatcher {
             Some(payload) => Ok(payload),
             None => match store.own_reader().payload(seq) {
                 Ok(Some(payload)) => Ok(payload),
-                Ok(None) => Err(Refused::NotFound("payload of this job".into())),
-                Err(error) => Err(Refused::Unavailable(format!("failed to {error}"))),
+                Ok(None) => Err(Refused::Conflict(STORE_UNREADABLE, "its payload is not there".into())),
+                Err(error) => Err(refusal(error)),
             },
         };
         match part {
@@ -138,17 +149,16 @@ impl Dispatcher {
     fn task(&mut self, assignment: Assignment) -> Option<(Task, usize)> {
         let Assignment { seq, unit, attempt, kind, part, timeout_ms, failures, credential, payload, .. } = assignment;
         let payload = self.unit_payload(seq, kind, part, payload);
-        let payload = match payload.and_then(|payload| self.with_history(unit.job, payload)) {
-            Ok(payload) => payload,
+        let payload = payload.and_then(|payload| self.with_history(unit.job, payload)).and_then(in_message);
+        let (payload, size) = match payload {
+            Ok(Some((payload, bytes))) => (Some(payload), TASK_BYTES + bytes),
+            Ok(None) => (None, TASK_BYTES),
             Err(error) => {
-                // Its dispatch timeout brings the unit back.
-                warn!(job_id = %unit.job, %error, "a unit could not be published");
+                self.not_published(unit.job, error);
                 return None;
             }
         };
-        let by_reference = payload.len() > TASK_PAYLOAD_BYTES_MAX;
-        let size = TASK_BYTES + if by_reference { 0 } else { payload.len() };
-        let payload = if by_reference { None } else { raw(&payload) };
+        let by_reference = payload.is_none();
         let task = Task {
             unit_id: unit,
             job_id: unit.job,
@@ -162,6 +172,14 @@ impl Dispatcher {
             payload_by_reference: by_reference,
         };
         Some((task, size))
+    }
+
+    /// What can't be read is read no better the next time; other units are brought back by their dispatch timeout.
+    pub(super) fn not_published(&mut self, job: JobId, error: Refused) {
+        warn!(job_id = %job, %error, "a unit could not be published");
+        if let Refused::Conflict(STORE_UNREADABLE, what) = error {
+            self.core.damaged(job, what);
+        }
     }
 
     fn publish_message(&self, worker: &WorkerId, units: Vec<Task>) {
@@ -180,19 +198,15 @@ impl Dispatcher {
 
     fn publish_simple(&mut self, assignment: &Assignment) {
         let Assignment { worker, seq, unit, attempt, assigned_at, payload, .. } = assignment;
-        let question = self
-            .unit_payload(*seq, Kind::AiChat, None, payload.clone())
-            .ok()
-            .and_then(|payload| serde_json::from_slice::<ChatPayload>(&payload).ok())
-            .and_then(|payload| payload.messages.into_iter().rfind(|message| message.role == Role::User));
-        let Some(question) = question else {
-            warn!(job_id = %unit.job, "a question for a simple worker could not be read");
-            return;
+        let payload = self.unit_payload(*seq, Kind::AiChat, None, payload.clone());
+        let question = match payload.and_then(|payload| question(&payload)) {
+            Ok(question) => question,
+            Err(error) => return self.not_published(unit.job, error),
         };
         let task = SimpleTask {
             worker_id: worker.clone(),
             session_id: self.simple_session(*unit, *attempt),
-            query: question.content,
+            query: question,
             api_key: self.simple_key(*unit),
             grpc_endpoint: self.config.grpc_endpoint.clone(),
             timestamp: Timestamp(assigned_at.0),
@@ -219,6 +233,19 @@ impl Dispatcher {
     }
 }
 
-fn raw(payload: &[u8]) -> Option<Box<RawValue>> {
-    RawValue::from_string(std::str::from_utf8(payload).ok()?.to_owned()).ok()
+/// Of several messages the last of the user's.
+fn question(payload: &[u8]) -> Result<String, Refused> {
+    let chat: ChatPayload = serde_json::from_slice(payload).map_err(|error| unreadable(&error))?;
+    let question = chat.messages.into_iter().rfind(|message| message.role == Role::User);
+    let none = || Refused::Conflict(STORE_UNREADABLE, "its payload has no question".into());
+    question.map(|message| message.content).ok_or_else(none)
+}
+
+/// A payload with its size where it goes along, `None` where it is fetched.
+fn in_message(payload: Bytes) -> Result<Option<(Box<RawValue>, usize)>, Refused> {
+    if payload.len() > TASK_PAYLOAD_BYTES_MAX {
+        return Ok(None);
+    }
+    let json = serde_json::from_slice(&payload).map_err(|error| unreadable(&error))?;
+    Ok(Some((json, payload.len())))
 }

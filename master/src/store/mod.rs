@@ -63,6 +63,9 @@ pub enum StoreError {
     /// The disk is full.
     #[error("write to the store: the disk is full")]
     Full,
+    /// Something in it is damaged, or of a version that this program does not know.
+    #[error("read the store: {0}")]
+    Unreadable(String),
     /// Anything else.
     #[error("use the store: {0}")]
     Other(String),
@@ -139,7 +142,8 @@ pub trait Store: Send {
     /// [`StoreError`]
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Up to `limit` jobs that have not ended and have keys above `after`, with their units, oldest first.
+    /// Up to `limit` jobs that have not ended and have keys above `after`, with their units, oldest first. What can't be read of one
+    /// is said in [`StoredJob::damaged`].
     ///
     /// # Errors
     /// [`StoreError`]

@@ -63,7 +63,14 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Other(error.to_string()),
+            Some(ErrorCode::DatabaseCorrupt) => Self::Unreadable(error.to_string()),
+            Some(_) => Self::Other(error.to_string()),
+            None => match error {
+                rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..) => Self::Unreadable(error.to_string()),
+                other => Self::Other(other.to_string()),
+            },
         }
     }
 }
@@ -326,7 +333,11 @@ impl Store for SqliteStore {
         drop(rows);
         drop(statement);
         for job in jobs.iter_mut().filter(|job| job.head.rest.work.is_some()) {
-            job.units = self.writer.units(job.row.seq, 0, usize::MAX, true)?;
+            match self.writer.units(job.row.seq, 0, usize::MAX, true) {
+                Ok(units) => job.units = units,
+                Err(StoreError::Unreadable(why)) => job.damaged = Some(format!("its units: {why}")),
+                Err(error) => return Err(error),
+            }
         }
         Ok(jobs)
     }

@@ -120,6 +120,49 @@ fn an_ended_job_is_not_loaded_and_is_deleted_in_time() {
 }
 
 #[test]
+fn a_job_of_which_something_can_not_be_read_fails_at_the_start_and_the_others_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flota.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    store.take_charge().unwrap();
+    let mut core = Core::new(Limits::default());
+    let range = Work::Range { start: 0, end: 1 << 32, first: false };
+    let damages = [
+        "UPDATE jobs SET kind = 'of.tomorrow' WHERE seq = 1",
+        "UPDATE jobs SET rest = '{\"work\":{\"secret\":1}}' WHERE seq = 2",
+        "UPDATE jobs SET labels = '[secret]' WHERE seq = 3",
+        "INSERT INTO units (seq, idx, from_, to_, state, attempt, failures, output) VALUES (4, 0, 0, 8, 99, 1, 0, NULL)",
+        "INSERT INTO units (seq, idx, from_, to_, state, attempt, failures, output) VALUES (5, 0, 0, 8, 5, 1, 0, x'7b')",
+    ];
+    let ids: Vec<JobId> = (0..6)
+        .map(|index| match index {
+            3 | 4 => submit(&mut core, new_job(Kind::Search(Algorithm::Randomx), range, "{}")),
+            _ => submit(&mut core, new_job(Kind::Echo, Work::Single, "{}")),
+        })
+        .collect();
+    store.commit(&core.take_changes(), &[]).unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    for sql in damages {
+        assert_eq!(db.execute(sql, []).unwrap(), 1, "{sql}");
+    }
+
+    let loaded = store.load().unwrap();
+    let mut core = store.rebuild(Limits::default(), NOW, loaded).unwrap();
+    assert_eq!((core.live_jobs(), core.next_deadline()), (6, Some(Timestamp(0))), "there is something to do at once");
+    core.handle(at(1), Input::Tick).unwrap();
+    store.commit(&core.take_changes(), &[]).unwrap();
+    assert_eq!(store.live_jobs(0, 10).unwrap().len(), 1);
+    for (id, damage) in ids.iter().zip(damages) {
+        let row = store.own_reader().job(*id).unwrap().unwrap().row;
+        let error = row.error.unwrap();
+        assert_eq!((row.state, error.code.as_str()), (JobState::Failed, "store_unreadable"), "{damage}");
+        assert!(error.message.contains("restore a backup") && !error.message.contains("secret"), "{}", error.message);
+    }
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    assert_eq!(store.own_reader().jobs(&all, u64::MAX).unwrap().len(), 6, "they can be listed");
+}
+
+#[test]
 fn what_is_old_is_deleted_whatever_stands_before_it() {
     on_every_store(|store| {
         let mut core = Core::new(Limits::default());

@@ -58,7 +58,7 @@ impl Disk {
     fn stored(&self, seq: Seq) -> StoredJob {
         let (head, _, row) = &self.jobs[&seq];
         let units = self.units.range((seq, 0)..=(seq, u32::MAX)).map(|(_, unit)| unit.clone()).collect();
-        StoredJob { head: head.clone(), row: row.clone(), units }
+        StoredJob { head: head.clone(), row: row.clone(), units, damaged: None }
     }
 
     /// The rows of a job.
