@@ -162,7 +162,7 @@ async fn a_result_in_parts_comes_whole_and_one_that_is_too_large_as_a_failure() 
             let mut from = 0;
             while bytes - from > PART {
                 let (output_from, output) = (from as u64, output.slice(from..from + PART));
-                let part = v1::ResultPart { unit_id: unit_id.clone(), attempt, output_from, output };
+                let part = v1::ResultPart { unit_id: unit_id.clone(), attempt, output_from, output, output_bytes: 0 };
                 worker.send(v1::WorkerMessage { result_parts: vec![part], ..Default::default() }).await.unwrap();
                 from += PART;
             }
@@ -180,6 +180,60 @@ async fn a_result_in_parts_comes_whole_and_one_that_is_too_large_as_a_failure() 
     assert_eq!((results[0].unit, results[0].output.len()), (fits, most));
     assert_eq!((failures.len(), failures[0].unit, failures[0].retryable), (1, too_large, false));
     assert_eq!(failures[0].error.code, "result_too_large");
+}
+
+#[tokio::test]
+async fn a_large_result_for_which_there_is_no_room_is_to_be_sent_again() {
+    let mut fixture = Fixture::start(None).await;
+    let begun = |unit: UnitId| v1::ResultPart {
+        unit_id: unit.to_string(),
+        attempt: 1,
+        output_bytes: RESULT_BYTES_MAX,
+        output: "1234".into(),
+        ..Default::default()
+    };
+    let last = |unit: UnitId| v1::Result {
+        unit_id: unit.to_string(),
+        attempt: 1,
+        output_from: 4,
+        output: "56".into(),
+        ..Default::default()
+    };
+    let mut streams = Vec::new();
+    for epoch in 1..=5 {
+        let mut client = fixture.client().await;
+        let opening = tokio::spawn(async move { open(&mut client, hello()).await });
+        let (_, to_worker) = fixture.welcome(epoch).await;
+        let (worker, mut answers) = within(opening).await.unwrap().unwrap();
+        within(answers.message()).await.unwrap().unwrap().welcome.expect("a welcome");
+        let unit = unit();
+        worker.send(v1::WorkerMessage { result_parts: vec![begun(unit)], ..Default::default() }).await.unwrap();
+        // What is reported after it says that it was taken in.
+        let accepted = vec![v1::Accepted { unit_id: unit.to_string(), attempt: 1, started: true }];
+        worker.send(v1::WorkerMessage { accepted, ..Default::default() }).await.unwrap();
+        assert!(matches!(fixture.command().await, Command::Report { .. }));
+        streams.push((unit, worker, answers, to_worker));
+    }
+    let (put_off, worker, mut answers, _to_worker) = streams.pop().unwrap();
+    let told = within(answers.message()).await.unwrap().unwrap();
+    assert_eq!(told.send_again, [v1::Attempt::of(put_off, 1)]);
+
+    let (first, other, ..) = &streams[0];
+    other.send(v1::WorkerMessage { results: vec![last(*first)], ..Default::default() }).await.unwrap();
+    let Command::Report { report, .. } = fixture.command().await else { panic!("a report") };
+    assert_eq!(report.results[0].output, "123456");
+    let again =
+        v1::WorkerMessage { result_parts: vec![begun(put_off)], results: vec![last(put_off)], ..Default::default() };
+    // What was on its way when it was told.
+    worker.send(v1::WorkerMessage { results: vec![last(put_off)], ..Default::default() }).await.unwrap();
+    worker.send(again).await.unwrap();
+    let mut results = Vec::new();
+    while results.is_empty() {
+        let Command::Report { report, .. } = fixture.command().await else { panic!("a report") };
+        assert!(report.failures.is_empty(), "it costs no try: {report:?}");
+        results.extend(report.results);
+    }
+    assert_eq!((results[0].unit, &results[0].output[..]), (put_off, &b"123456"[..]));
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use tracing::{error, info};
 use crate::handle::{Handle, Report};
 use crate::ration::Ration;
 use auth::Token;
+use parts::Memory;
 
 /// A peer that does not answer this long after [`PING_EVERY`] is gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,8 +119,13 @@ pub async fn start(config: CallbackConfig, handle: Handle, stop: CancellationTok
 }
 
 fn router(handle: Handle, worker_token: Option<SecretString>, stop: CancellationToken) -> Router {
-    let full =
-        Full { handle: handle.clone(), token: Arc::new(Token::new(worker_token)), stop, malformed: Arc::default() };
+    let full = Full {
+        handle: handle.clone(),
+        token: Arc::new(Token::new(worker_token)),
+        stop,
+        malformed: Arc::default(),
+        memory: Memory::default(),
+    };
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
@@ -139,6 +145,7 @@ struct Full {
     token: Arc<Token>,
     stop: CancellationToken,
     malformed: Arc<Ration>,
+    memory: Memory,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -160,6 +167,7 @@ impl WorkerCallback for Full {
             authenticated,
             stop: self.stop.clone(),
             malformed: self.malformed.clone(),
+            memory: self.memory.clone(),
         };
         Ok(Response::new(opening.open(messages).await?))
     }

@@ -159,6 +159,7 @@ impl Collector {
         let v1::Result { unit_id, attempt, output, elapsed_ms, hashes, output_from } = result;
         let whole = parts.end(&unit_id, attempt, output_from, output);
         self.with(&unit_id, |report, unit| match whole {
+            Whole::PutOff => {}
             Whole::Output(output) => report.results.push(UnitResult { unit, attempt, output, elapsed_ms, hashes }),
             Whole::TooLarge(error) => {
                 report.failures.push(UnitFailure { unit, attempt, error, retryable: false, retry_after_ms: 0 });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flota_common::clock;
 use flota_proto::{GRPC_MESSAGE_BYTES_MAX, PROTOCOL, WorkerId, v1};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use prost::Message;
@@ -13,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::auth::{self, Token};
 use super::parse::Collector;
-use super::parts::Parts;
+use super::parts::{Memory, Parts};
 use super::{Answers, status};
 use crate::handle::{Command, Handle, Hello, StreamId};
 use crate::ration::Ration;
@@ -31,6 +32,7 @@ pub(super) struct Opening<'a> {
     pub(super) authenticated: bool,
     pub(super) stop: CancellationToken,
     pub(super) malformed: Arc<Ration>,
+    pub(super) memory: Memory,
 }
 
 impl Opening<'_> {
@@ -52,12 +54,14 @@ impl Opening<'_> {
         let worker = hello.worker.clone();
 
         let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
+        // The loop's is the one that keeps the stream open.
+        let to_worker = sender.downgrade();
         let (id, mut welcome) = self.handle.stream_opened(hello, sender).await.map_err(status::from_refused)?;
         welcome.protocol = protocol;
-        let mut parts = Parts::new(usize::try_from(welcome.result_bytes_max).unwrap_or(usize::MAX));
+        let mut parts = Parts::new(usize::try_from(welcome.result_bytes_max).unwrap_or(usize::MAX), self.memory);
         collector.add(first, &mut parts);
         let over = self.stop.child_token();
-        let reader = Reader { id, worker, handle: self.handle, malformed: self.malformed };
+        let reader = Reader { id, worker, handle: self.handle, malformed: self.malformed, to_worker };
         tokio::spawn(reader.run(messages, collector, parts, over.clone()));
         let welcome = v1::MasterMessage { welcome: Some(welcome), ..Default::default() };
         let answers = stream::once(future::ready(Ok(welcome))).chain(answers(outgoing, over.clone().drop_guard()));
@@ -111,11 +115,12 @@ fn answers(
 }
 
 fn merge(message: &mut v1::MasterMessage, next: v1::MasterMessage) {
-    let v1::MasterMessage { welcome, acks, cancel, take_back, goodbye } = next;
+    let v1::MasterMessage { welcome, acks, cancel, take_back, goodbye, send_again } = next;
     message.welcome = welcome.or(message.welcome.take());
     message.acks.extend(acks);
     message.cancel.extend(cancel);
     message.take_back.extend(take_back);
+    message.send_again.extend(send_again);
     message.goodbye = goodbye.or(message.goodbye.take());
 }
 
@@ -125,6 +130,7 @@ struct Reader {
     worker: WorkerId,
     handle: Handle,
     malformed: Arc<Ration>,
+    to_worker: mpsc::WeakSender<v1::MasterMessage>,
 }
 
 impl Reader {
@@ -165,9 +171,21 @@ impl Reader {
                 }
             }
             self.deliver(collector).await?;
+            self.put_off(parts.take_put_off(clock::instant())).await;
             if let Some(cause) = ended {
                 return cause;
             }
+        }
+    }
+
+    /// Tells the worker which results it is to send again.
+    async fn put_off(&self, send_again: Vec<v1::Attempt>) {
+        if send_again.is_empty() {
+            return;
+        }
+        debug!(worker_id = %self.worker, "no room for the parts of a large result: it is sent again");
+        if let Some(sender) = self.to_worker.upgrade() {
+            let _ = sender.send(v1::MasterMessage { send_again, ..Default::default() }).await;
         }
     }
 

@@ -275,7 +275,8 @@ impl Callback {
     }
 
     fn on_message(&self, message: v1::MasterMessage) -> Result<(), StreamEnd> {
-        if !(message.acks.is_empty() && message.cancel.is_empty() && message.take_back.is_empty()) {
+        let attempts = [&message.cancel, &message.take_back, &message.send_again];
+        if !message.acks.is_empty() || attempts.iter().any(|attempts| !attempts.is_empty()) {
             self.runner.change(|table| apply(table, &message));
         }
         message.goodbye.map_or(Ok(()), |reason| Err(goodbye(reason)))
@@ -296,6 +297,11 @@ fn apply(table: &mut Table, message: &v1::MasterMessage) {
     for v1::Attempt { unit_id, attempt } in &message.take_back {
         if let Ok(unit) = unit_id.parse::<UnitId>() {
             table.take_back((unit, *attempt));
+        }
+    }
+    for v1::Attempt { unit_id, attempt } in &message.send_again {
+        if let Ok(unit) = unit_id.parse::<UnitId>() {
+            table.send_again((unit, *attempt), clock::instant());
         }
     }
 }

@@ -29,6 +29,8 @@ const FOUND_MAX: usize = 256;
 /// One of them as JSON.
 const FOUND_BYTES: usize = 128;
 const DONE_WAITING_MAX: usize = 256;
+/// When a large result is sent again for which the master had no room.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What an executor shows while it works, until it is due.
 pub(super) struct Live {
@@ -135,6 +137,9 @@ pub(super) struct Outbox {
     pub(super) reports: VecDeque<UnitId>,
     /// How much of a large result has been sent as parts.
     sent: Option<(Key, usize)>,
+    /// Reports for which the master had no room, and when they are due again.
+    put_off: VecDeque<UnitId>,
+    put_off_until: Option<Instant>,
 }
 
 impl Outbox {
@@ -159,6 +164,23 @@ impl Outbox {
         live.listed = due;
     }
 
+    /// A large result is sent again from its beginning, after a while.
+    fn put_off(&mut self, key: Key, now: Instant) {
+        self.sent.take_if(|(of, _)| *of == key);
+        self.reports.retain(|unit| *unit != key.0);
+        if !self.put_off.contains(&key.0) {
+            self.put_off.push_back(key.0);
+        }
+        self.put_off_until.get_or_insert(now + AGAIN_AFTER);
+    }
+
+    /// What was put off is due again when its time has come.
+    fn take_up(&mut self, now: Instant) {
+        if self.put_off_until.take_if(|until| *until <= now).is_some() {
+            self.reports.append(&mut self.put_off);
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.accepted.is_empty()
             && self.returned.is_empty()
@@ -167,6 +189,7 @@ impl Outbox {
             && self.live.is_empty()
             && self.deltas.is_empty()
             && self.reports.is_empty()
+            && self.put_off.is_empty()
     }
 }
 
@@ -188,6 +211,8 @@ impl Table {
     pub(crate) fn open(&mut self, stream: u64) {
         self.out.stream = Some(stream);
         self.out.reports.clear();
+        self.out.put_off.clear();
+        self.out.put_off_until = None;
         self.out.sent = None;
         let units: Vec<UnitId> = self.held.keys().copied().collect();
         for unit in units {
@@ -279,6 +304,7 @@ impl Table {
         if self.out.stream != Some(stream) {
             return Take::Wait(None);
         }
+        self.out.take_up(now);
         let mut message = v1::WorkerMessage::default();
         let mut room = MESSAGE_BYTES_MAX;
         self.take_small(&mut message, &mut room);
@@ -288,10 +314,10 @@ impl Table {
         self.take_accepted(&mut message, &mut room);
         if message != v1::WorkerMessage::default() {
             Take::Message(Box::new(message))
-        } else if self.out.ending {
+        } else if self.out.ending && self.out.put_off.is_empty() {
             Take::End
         } else {
-            Take::Wait(next)
+            Take::Wait(next.into_iter().chain(self.out.put_off_until).min())
         }
     }
 
@@ -345,7 +371,15 @@ impl Table {
     /// Units whose reports are still to be sent on the stream that is open.
     pub(super) fn unsent(&self) -> BTreeSet<UnitId> {
         let open = self.out.stream.is_some();
-        self.out.reports.iter().filter(|_| open).copied().collect()
+        self.out.reports.iter().chain(&self.out.put_off).filter(|_| open).copied().collect()
+    }
+
+    /// The master has no room for a large result now: it is kept and sent again.
+    pub(crate) fn send_again(&mut self, (unit, attempt): Key, now: Instant) {
+        let held = self.held.get(&unit).filter(|held| held.attempt == attempt);
+        if held.is_some_and(|held| matches!(held.phase, Phase::Finished(_))) {
+            self.out.put_off((unit, attempt), now);
+        }
     }
 
     fn take_deltas(&mut self, message: &mut v1::WorkerMessage, room: &mut usize) {
@@ -438,7 +472,8 @@ fn take_part(
     let output_from = from as u64;
     if part < rest.len() {
         let (unit_id, attempt, output) = (result.unit_id.clone(), result.attempt, rest.slice(..part));
-        message.result_parts.push(v1::ResultPart { unit_id, attempt, output_from, output });
+        let output_bytes = result.output.len() as u64;
+        message.result_parts.push(v1::ResultPart { unit_id, attempt, output_from, output, output_bytes });
         *sent = Some((key, from + part));
         return false;
     }

@@ -353,6 +353,42 @@ fn a_result_too_large_for_a_message_goes_in_parts_and_anew_on_a_new_stream() {
 }
 
 #[test]
+fn a_large_result_for_which_the_master_has_no_room_is_kept_and_sent_again_after_a_while() {
+    let (mut table, now) = (table(), now());
+    table.open(1);
+    let (large, small) = ((unit(), 1), (unit(), 1));
+    let output: bytes::Bytes = vec![7; 2_000_000].into();
+    let report =
+        v1::Result { unit_id: large.0.to_string(), attempt: 1, output: output.clone(), ..v1::Result::default() };
+    table.offer(large, Class::Echo, Arrival::Done(Report::Result(report)));
+    assert_eq!(message(&mut table, now).result_parts[0].output_bytes, 2_000_000);
+    table.send_again(large, now);
+    table.send_again((unit(), 1), now);
+    table.offer(small, Class::Echo, Arrival::Done(result(small)));
+    let sent = message(&mut table, now);
+    assert_eq!((sent.results.len(), sent.result_parts.len()), (1, 0), "others pass it");
+    let again = match table.take(1, now) {
+        Take::Wait(Some(at)) => at,
+        _ => panic!("it waits"),
+    };
+    table.end_stream();
+    assert!(matches!(table.take(1, now), Take::Wait(Some(_))), "a stream that is to end waits for it");
+    assert_eq!(table.alive(now), [v1::Attempt::of(large.0, 1)], "its lease goes on");
+    let (mut bytes, mut whole) = (0, false);
+    while let Take::Message(message) = table.take(1, again) {
+        for part in message.result_parts {
+            assert_eq!(part.output_from as usize, bytes);
+            bytes += part.output.len();
+        }
+        for result in message.results {
+            whole = result.output_from as usize == bytes && bytes + result.output.len() == output.len();
+        }
+    }
+    assert!(whole);
+    assert!(matches!(table.take(1, again), Take::End));
+}
+
+#[test]
 fn the_last_text_goes_out_again_on_a_new_stream_and_is_marked() {
     let (mut table, now, key) = (table(), now(), (unit(), 1));
     let at = |ms| now + Duration::from_millis(ms);
