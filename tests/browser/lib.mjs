@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
 export const DEADLINE_MS = 60_000;
-/** How many times slower than this machine the page is to run: what passes only on a fast one shows. */
+/** How many times slower than on this machine the page is to be: what passes only on a fast one shows. */
 const SLOWDOWN = Number(process.env.FLOTA_BROWSER_SLOWDOWN ?? 1);
+const LATENCY_MS = 25;
 
 const FLAGS = [
   '--no-sandbox',
@@ -35,7 +36,7 @@ export async function onPage(url, scenario, { phone = false } = {}) {
   page.setDefaultTimeout(DEADLINE_MS);
   const errors = [];
   page.on('pageerror', (error) => errors.push(String(error)));
-  if (SLOWDOWN > 1) await (await context.newCDPSession(page)).send('Emulation.setCPUThrottlingRate', { rate: SLOWDOWN });
+  if (SLOWDOWN > 1) await slow(await context.newCDPSession(page));
   try {
     await page.goto(url);
     await scenario(page, (id) => page.getByTestId(id), errors);
@@ -50,6 +51,12 @@ export async function onPage(url, scenario, { phone = false } = {}) {
     await context.close();
     await rm(profile, { recursive: true, force: true });
   }
+}
+
+/** The processor, and every request: of modules that are loaded when they are wanted, too. */
+async function slow(session) {
+  await session.send('Emulation.setCPUThrottlingRate', { rate: SLOWDOWN });
+  await session.send('Network.emulateNetworkConditions', { offline: false, latency: SLOWDOWN * LATENCY_MS, downloadThroughput: -1, uploadThroughput: -1 });
 }
 
 /** Polls `probe` until it answers something true. */
