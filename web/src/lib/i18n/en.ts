@@ -192,6 +192,7 @@ export const en = {
     worker_error: ['The worker had a fault of its own.', 'Retry; if it happens again, look at its log.'],
     result_incomplete: ['The result did not arrive whole.', 'Retry; if it happens again, look at the log of the worker.'],
     result_too_large: ['The result is larger than this master takes.', 'Ask for less at once.'],
+    store_unreadable: ['The master cannot read what it stored of this job.', 'Submit it again, and look at the disk of the master: docs/operations.md says how a backup is restored.'],
     worker_died: ['The worker died while it computed this.', 'Retry; if it happens again, this work is the likely cause: look at its log.'],
     bad_payload: ['The worker could not read what was submitted.', 'Look at its version: an older one does not know all kinds of jobs.'],
     unsupported: ['The worker does not compute this kind of job.', 'Look at its version and its settings.'],

@@ -192,6 +192,7 @@ export const es: Texts = {
     worker_error: ['El trabajador tuvo un fallo propio.', 'Reintenta; si se repite, mira su registro.'],
     result_incomplete: ['El resultado no llegó entero.', 'Reintenta; si se repite, mira el registro del trabajador.'],
     result_too_large: ['El resultado es más grande de lo que acepta este maestro.', 'Pide menos de una vez.'],
+    store_unreadable: ['El maestro no puede leer lo que guardó de este trabajo.', 'Envíalo otra vez y revisa el disco del maestro: docs/operations.md dice cómo se restaura una copia.'],
     worker_died: ['El trabajador se cayó mientras calculaba esto.', 'Reintenta; si se repite, la causa será este trabajo: mira su registro.'],
     bad_payload: ['El trabajador no pudo leer lo enviado.', 'Mira su versión: una anterior no conoce todos los tipos de trabajo.'],
     unsupported: ['El trabajador no calcula este tipo de trabajo.', 'Mira su versión y sus ajustes.'],
