@@ -130,8 +130,8 @@ impl Store for Controlled {
         if self.control.late() { Err(StoreError::Other("the disk answered late".into())) } else { Ok(()) }
     }
 
-    fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError> {
-        self.store.prune(now, retention)
+    fn prune(&mut self, ago: &dyn Fn(u64) -> Timestamp, retention: Retention) -> Result<bool, StoreError> {
+        self.store.prune(ago, retention)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {

@@ -132,7 +132,10 @@ fn a_master_is_back_with_all_that_waits_and_what_has_ended_costs_nothing() {
         // The database that the first round leaves is what the second adds to.
         while ended > 0
             && store
-                .prune(NOW.after_ms(20), Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX })
+                .prune(
+                    &|age| Timestamp(NOW.after_ms(20).0.saturating_sub(age)),
+                    Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX },
+                )
                 .unwrap()
         {}
     }

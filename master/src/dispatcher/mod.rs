@@ -334,7 +334,10 @@ impl Dispatcher {
     /// Leases and waits go on as if the clock had not been set, and as if the time in which nobody could be heard had not been.
     fn notice_clock(&mut self, at: Moment) {
         if let Some(by_ms) = self.time.take_set() {
-            info!(by_ms, "the clock was set, or this process did not run for a while: leases and waits go on");
+            info!(
+                by_ms,
+                "the clock was set, or this process did not run for a while: leases and waits go on, and nothing is deleted sooner"
+            );
             self.apply(at, Input::ClockSet(by_ms));
         }
     }
@@ -411,7 +414,8 @@ impl Dispatcher {
 
     /// Deletes what is old. A master that has nothing to store notices here that another has taken charge.
     fn prune(&mut self) -> Result<Duration, Ended> {
-        match self.store.prune(clock::now(), self.config.retention) {
+        self.time.now();
+        match self.store.prune(&|age_ms| self.time.ago(age_ms), self.config.retention) {
             Ok(true) => Ok(PRUNE_INTERVAL_BUSY),
             Ok(false) => Ok(PRUNE_INTERVAL),
             Err(StoreError::Superseded { newest }) => Err(Ended::Superseded(newest)),

@@ -177,11 +177,12 @@ pub trait Store: Send {
     /// [`StoreError::Superseded`] when one has.
     fn in_charge(&self) -> Result<(), StoreError>;
 
-    /// Deletes a slice of what is no longer kept. Answers whether there may be more at once.
+    /// Deletes a slice of what is no longer kept. `ago` says since when something is as old as so many milliseconds. Answers whether there
+    /// may be more at once.
     ///
     /// # Errors
     /// [`StoreError`]
-    fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError>;
+    fn prune(&mut self, ago: &dyn Fn(u64) -> Timestamp, retention: Retention) -> Result<bool, StoreError>;
 
     /// Whether a batch could be stored now.
     ///

@@ -43,7 +43,7 @@ const PRUNE_SLICE: i64 = 500;
 /// Units deleted at once.
 const PRUNE_UNITS: usize = 2_000;
 /// How long the ledger is kept.
-const USAGE_DAYS: u32 = 400;
+const USAGE_MS: u64 = 400 * 86_400_000;
 /// The latest jobs, among which those are looked for that were asked within the last minute.
 const ASKED_MAX: i64 = 20_000;
 /// Conversations deleted at once.
@@ -245,8 +245,8 @@ fn spawn_checkpointer(path: &Path) -> Result<SyncSender<()>, rusqlite::Error> {
 }
 
 /// Answers that are no longer kept, and workers of which there is nothing to remember.
-fn prune_others(db: &Connection, now: Timestamp) -> Result<usize, StoreError> {
-    let old = int(now.0.saturating_sub(IDEMPOTENCY_MS));
+fn prune_others(db: &Connection, ago: &dyn Fn(u64) -> Timestamp) -> Result<usize, StoreError> {
+    let old = int(ago(IDEMPOTENCY_MS).0);
     let answers = db
         .prepare_cached(
             "DELETE FROM idempotency WHERE (owner, key) IN
@@ -258,7 +258,7 @@ fn prune_others(db: &Connection, now: Timestamp) -> Result<usize, StoreError> {
             "DELETE FROM workers WHERE (silent OR NOT simple) AND NOT drain AND NOT paused AND last_seen_at < ?1
              AND standing IS NULL",
         )?
-        .execute([int(now.0.saturating_sub(WORKER_MS))])?;
+        .execute([int(ago(WORKER_MS).0)])?;
     Ok(answers + workers)
 }
 
@@ -352,9 +352,9 @@ impl Store for SqliteStore {
         check_charge(&self.writer.db, self.epoch)
     }
 
-    fn prune(&mut self, now: Timestamp, retention: Retention) -> Result<bool, StoreError> {
+    fn prune(&mut self, ago: &dyn Fn(u64) -> Timestamp, retention: Retention) -> Result<bool, StoreError> {
         let too_large = self.bytes_used()? > retention.bytes_max;
-        let cutoff = if too_large { now } else { Timestamp(now.0.saturating_sub(retention.age_ms)) };
+        let cutoff = if too_large { Timestamp(u64::MAX) } else { ago(retention.age_ms) };
         let transaction = self.writer.db.transaction()?;
         check_charge(&transaction, self.epoch)?;
         let old = "SELECT seq FROM jobs WHERE state >= 5 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
@@ -370,10 +370,9 @@ impl Store for SqliteStore {
                 deleted += transaction.prepare_cached(&sql)?.execute(slice)?;
             }
         }
-        deleted += prune_others(&transaction, now)?;
-        let untouched = Timestamp(now.0.saturating_sub(retention.conversations_age_ms));
-        deleted += asides::prune(&transaction, untouched, PRUNE_CONVERSATIONS)?;
-        deleted += asides::prune_usage(&transaction, day_of(now).saturating_sub(USAGE_DAYS))?;
+        deleted += prune_others(&transaction, ago)?;
+        deleted += asides::prune(&transaction, ago(retention.conversations_age_ms), PRUNE_CONVERSATIONS)?;
+        deleted += asides::prune_usage(&transaction, day_of(ago(USAGE_MS)))?;
         transaction.commit()?;
         Ok(deleted > 0)
     }

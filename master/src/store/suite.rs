@@ -20,6 +20,11 @@ fn at(ms: u64) -> Moment {
     Moment { now: NOW.after_ms(ms), entropy: 7 }
 }
 
+/// The past as it is so long after [`NOW`].
+fn ago(ms: u64) -> impl Fn(u64) -> Timestamp {
+    move |age| Timestamp(NOW.after_ms(ms).0.saturating_sub(age))
+}
+
 fn new_job(kind: Kind, work: Work, payload: &str) -> NewJob {
     NewJob {
         id: JobId::generate(),
@@ -109,10 +114,10 @@ fn an_ended_job_is_not_loaded_and_is_deleted_in_time() {
         assert_eq!(store.own_reader().job(id).unwrap().unwrap().row.state, JobState::Cancelled);
 
         let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
-        while store.prune(NOW.after_ms(500), retention).unwrap() {}
+        while store.prune(&ago(500), retention).unwrap() {}
         assert!(store.own_reader().job(id).unwrap().is_some());
         for _ in 0..3 {
-            store.prune(NOW.after_ms(2000), retention).unwrap();
+            store.prune(&ago(2000), retention).unwrap();
         }
         assert!(store.own_reader().job(id).unwrap().is_none());
         assert!(store.own_reader().payload(1).unwrap().is_none());
@@ -179,7 +184,7 @@ fn what_is_old_is_deleted_whatever_stands_before_it() {
         store.commit(&rows, &[]).unwrap();
         let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
         let mut slices = 0;
-        while store.prune(NOW.after_ms(2_000), retention).unwrap() {
+        while store.prune(&ago(2_000), retention).unwrap() {
             slices += 1;
         }
         assert!(store.own_reader().job(old).unwrap().is_none());
@@ -259,7 +264,7 @@ fn workers_that_fell_silent_are_forgotten_and_others_are_not() {
         let workers = vec![worker("gone", true, false), worker("drained", true, true), worker("there", false, false)];
         store.commit(&Changes { workers, ..Changes::default() }, &[]).unwrap();
         let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
-        store.prune(NOW.after_ms(8 * 86_400_000), retention).unwrap();
+        store.prune(&ago(8 * 86_400_000), retention).unwrap();
         let known: Vec<String> = store.load().unwrap().workers.iter().map(|row| row.id.to_string()).collect();
         assert_eq!(known, ["drained", "there"]);
         let forgotten = vec!["drained".parse().unwrap(), "there".parse().unwrap(), "never".parse().unwrap()];
@@ -334,7 +339,7 @@ fn an_idempotency_key_keeps_its_answer() {
         assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), Some(row));
         assert_eq!(store.own_reader().idempotency("bob", "k").unwrap(), None);
         let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
-        store.prune(NOW.after_ms(86_400_001), retention).unwrap();
+        store.prune(&ago(86_400_001), retention).unwrap();
         assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), None);
     });
 }
@@ -392,7 +397,7 @@ fn ended_jobs_are_counted_as_they_end_start_again_and_go() {
         assert_eq!(ended(store), counts(2));
 
         let retention = Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
-        while store.prune(NOW.after_ms(2000), retention).unwrap() {}
+        while store.prune(&ago(2000), retention).unwrap() {}
         assert_eq!(ended(store), counts(0));
     });
 }
