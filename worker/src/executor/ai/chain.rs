@@ -94,12 +94,12 @@ async fn ask_unless_resting(
     call: &mut Call,
 ) -> Result<Bytes, Fault> {
     let (provider, model) = (candidate.provider.name(), candidate.model.as_str());
-    care.rests.admit(candidate.key, model, clock::now())?;
-    care.breakers.admit(provider, model, clock::now())?;
+    care.rests.admit(candidate.key, model, clock::instant(), clock::now())?;
+    care.breakers.admit(provider, model, clock::instant())?;
     let result = ask(candidate, task, call).await;
-    care.breakers.note(provider, model, &result, clock::now());
+    care.breakers.note(provider, model, &result, clock::instant());
     if let Err(fault) = &result {
-        care.rests.note(candidate.key, model, fault, clock::now());
+        care.rests.note(candidate.key, model, fault, clock::instant(), clock::now());
     }
     result
 }
