@@ -279,6 +279,17 @@ async fn a_result_is_repeated_on_a_new_stream_until_it_is_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_result_for_which_the_master_has_no_room_comes_again_on_the_same_stream() {
+    let mut bench = bench(None).await;
+    let (mut open, _) = bench.welcomed().await;
+    bench.runner.offer(vec![echo()]);
+    let first = open.gather(|all| !all.results.is_empty()).await.results;
+    let send_again = vec![v1::Attempt { unit_id: first[0].unit_id.clone(), attempt: first[0].attempt }];
+    open.say(v1::MasterMessage { send_again, ..Default::default() }).await;
+    assert_eq!(open.gather(|all| !all.results.is_empty()).await.results, first);
+}
+
+#[tokio::test]
 async fn what_runs_is_listed_after_a_break_and_stops_when_cancelled() {
     let mut bench = bench(None).await;
     let (mut open, _) = bench.welcomed().await;
