@@ -120,7 +120,11 @@ impl Provider for OpenAi {
     }
 
     async fn models(&self, _key: Option<&SecretString>, call: &mut Call) -> Result<Vec<Model>, Fault> {
-        let response = self.send(self.client.get(self.url(&["models"])), call).await?;
+        let response = match self.send(self.client.get(self.url(&["models"])), call).await {
+            // Some servers have one model and no list; what is configured is asked all the same.
+            Err(Fault::ModelGone) => return Ok(Vec::new()),
+            response => response?,
+        };
         let list: Models = serde_json::from_value(http::json(response, call).await?)
             .map_err(|_| Fault::Unreadable("no list of models"))?;
         // The list doesn't say what a model is for.

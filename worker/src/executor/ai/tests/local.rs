@@ -117,3 +117,14 @@ async fn vectors_that_nothing_can_be_compared_with_are_no_answer() {
         assert_eq!((failure.code.as_str(), failure.retryable), ("bad_answer", true), "{}", failure.message);
     }
 }
+
+#[tokio::test]
+async fn a_server_that_lists_no_models_is_asked_for_the_configured_one() {
+    let fake = FakeGemini::start().await.unwrap();
+    let host = fake.local_url().trim_end_matches("/v1").to_owned();
+    let at = |url: String| AiConfig { local_url: Some(url.parse().unwrap()), ..local_only(&fake) };
+    let without_list = AiExecutor::new(at(format!("{host}/elsewhere")));
+    assert!(without_list.refresh().await, "404 is no failure that is worth asking again in a minute");
+    assert!(without_list.models().contains(&"local-model".to_owned()));
+    assert!(!AiExecutor::new(at("http://127.0.0.1:1".to_owned())).refresh().await);
+}
