@@ -4,10 +4,10 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run up build page test check e2e e2e-swarm fmt nightly bench bench-ai chaos fuzz setup clean distclean
+.PHONY: help run up build page test check e2e e2e-swarm e2e-embeddings fmt nightly bench bench-ai chaos fuzz setup clean distclean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## install what is missing, build page and program in release, start all on this machine (ARGS="…" goes to flota up)
 	@scripts/run.sh $(ARGS)
@@ -23,6 +23,9 @@ e2e: ## only the tests with real processes (ONLY=name runs the file tests/tests/
 
 e2e-swarm: ## images, Swarm of three nodes on this machine, deployment scripts, faults (as root; ARGS=--keep leaves it running)
 	@scripts/e2e-swarm.sh $(ARGS)
+
+e2e-embeddings: ## a real sentence model through the fleet, its vectors beside its own library's (fetches 3.5 GB of Python packages)
+	@scripts/embeddings.sh
 
 build: ## page and program in release: target/release/flota
 	@scripts/compile.sh

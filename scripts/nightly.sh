@@ -16,3 +16,5 @@ step "search: 20,000 nonces on two workers, one of them killed"
 FLOTA_TEST_NONCES=20000 scripts/e2e.sh search
 step "page: Lighthouse"
 scripts/lighthouse.sh
+step "embeddings: a real model's vectors through the fleet, beside its own library's"
+scripts/embeddings.sh
