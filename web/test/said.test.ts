@@ -24,6 +24,7 @@ it('what a sentence holds is translated with it', () => {
   expect(translated("Gemini refuses this worker's API key: correct it, or make a new one where you got it", es)).toBe(
     'Gemini rechaza la clave de API de este trabajador: corrígela, o crea una nueva donde la obtuviste',
   );
+  expect(translated("the origin 'http://a.example' is not allowed: name it in FLOTA_ALLOWED_ORIGINS", es)).toBe('no se acepta el origen «http://a.example»: nómbralo en FLOTA_ALLOWED_ORIGINS');
   expect(translated('no connection: refused', es)).toBe('no hay conexión: refused');
 });
 

@@ -150,6 +150,9 @@ const SENTENCES: [RegExp, string][] = [
   [/^the pool gives no work$/, 'el pool no da trabajo'],
   [/^the pool refuses the login: (.+)$/s, 'el pool rechaza el inicio de sesión: $1'],
   [/^no reason given$/, 'sin decir por qué'],
+  // Who may connect.
+  [/^the host '(.*)' is not allowed without a token: set FLOTA_TOKEN, or name it in FLOTA_ALLOWED_ORIGINS$/, 'no se acepta el servidor «$1» sin token: define FLOTA_TOKEN, o nómbralo en FLOTA_ALLOWED_ORIGINS'],
+  [/^the origin '(.*)' is not allowed: name it in FLOTA_ALLOWED_ORIGINS$/, 'no se acepta el origen «$1»: nómbralo en FLOTA_ALLOWED_ORIGINS'],
   [/^other$/, 'otros'],
 ];
 
