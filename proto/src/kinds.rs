@@ -16,6 +16,7 @@ pub use crate::hashing::{
     RANDOMX_KEY_BYTES_MAX, SearchPayload, SearchResult, wins,
 };
 use crate::hashing::{validate_hash, validate_search};
+use crate::objects;
 
 /// What a job asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -188,6 +189,7 @@ pub struct Message {
 #[serde(deny_unknown_fields)]
 pub struct ChatPayload {
     /// At least one, and one of them from the user.
+    #[serde(deserialize_with = "objects::list")]
     pub messages: Vec<Message>,
     /// A model that a worker announces; without it the worker's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -325,7 +327,7 @@ pub struct EchoPayload {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sleep_ms: Option<u64>,
     /// How it fails.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "objects::option")]
     pub fail: Option<EchoFail>,
 }
 
@@ -523,6 +525,16 @@ mod tests {
         assert_eq!(parse(Kind::Hash(Algorithm::Randomx), "[]").unwrap_err().path, "payload");
         assert_eq!(parse(Kind::Hash(Algorithm::Randomx), r#"["",["00"]]"#).unwrap_err().path, "payload");
         assert_eq!(parse(Kind::Hash(Algorithm::Randomx), r#"{"key":""}"#).unwrap_err().path, "payload.inputs");
+    }
+
+    #[test]
+    fn an_array_is_no_object_wherever_it_stands() {
+        let wrong = |kind, json: &str| parse(kind, json).unwrap_err();
+        assert_eq!(wrong(Kind::AiChat, r#"{"messages":[["user","x"]]}"#).path, "payload.messages[0]");
+        assert_eq!(wrong(Kind::Echo, r#"{"value":1,"fail":[1,false]}"#).path, "payload.fail");
+        assert_eq!(wrong(Kind::Echo, r#"{"value":1,"fail":{"times":1,"x":0}}"#).path, "payload.fail.x");
+        assert!(parse(Kind::Echo, r#"{"value":1,"fail":{"times":1}}"#).is_ok());
+        assert!(parse(Kind::Echo, r#"{"value":1,"fail":null}"#).is_ok());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod hexbytes;
 pub mod ids;
 pub mod kinds;
 pub mod mqtt;
+mod objects;
 pub mod rest;
 pub mod socket;
 pub mod sources;

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::kinds::FieldError;
+use crate::objects;
 use crate::rest::{Priority, Requires};
 use crate::time::{rfc3339, rfc3339_option};
 use crate::{JobId, Timestamp, WorkerId};
@@ -63,7 +64,7 @@ pub struct NewSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
     /// What a worker must have to get its jobs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "objects::option")]
     pub requires: Option<Requires>,
     /// Whether it begins at once; true without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +92,7 @@ pub struct MonerodConfig {
 #[serde(deny_unknown_fields)]
 pub struct StratumConfig {
     /// By priority: 1 to 16. While an earlier one is down the next is used; when it is back, so is the fleet.
+    #[serde(deserialize_with = "objects::list")]
     pub pools: Vec<PoolConfig>,
 }
 

@@ -99,7 +99,8 @@ pub struct JobError {
 /// Why a job is not being computed yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Waiting {
-    /// `dependencies`, `run_at`, `retry`, `rate_limit`, `no_worker`, `no_fitting_worker`, `workers_busy`.
+    /// `dependencies`, `run_at`, `retry`, `rate_limit`, `no_worker`, `no_fitting_worker`, `workers_set_aside` (those that fit are
+    /// paused, draining, in quarantine or did not answer), `workers_busy`.
     pub reason: String,
     /// For people.
     pub detail: String,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{JobState, Problem};
+use crate::objects;
 use crate::time::rfc3339_option;
 use crate::{JobId, Timestamp, WorkerId};
 
@@ -55,8 +57,8 @@ pub struct SubmitJob {
     /// Of the kind.
     #[schema(value_type = Object)]
     pub payload: Box<RawValue>,
-    /// A UUID chosen by the client; seen before with the same body it answers the existing job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A UUIDv7 chosen by the client; seen before with the same body it answers the existing job.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "chosen_id")]
     pub id: Option<Uuid>,
     /// A name to sort jobs by, `default` without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +73,7 @@ pub struct SubmitJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// How long to wait between attempts, and which errors are final.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "objects::option")]
     pub retry: Option<RetryPolicy>,
     /// Bounds one attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,7 +87,7 @@ pub struct SubmitJob {
     #[schema(value_type = Option<String>)]
     pub run_at: Option<Timestamp>,
     /// What a worker must have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "objects::option")]
     pub requires: Option<Requires>,
     /// Jobs that must end first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +105,17 @@ pub struct SubmitJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<Uuid>,
 }
+
+/// Only what orders by time may name a job, and only in one way.
+fn chosen_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
+    let Some(text) = Option::<std::borrow::Cow<'_, str>>::deserialize(deserializer)? else { return Ok(None) };
+    let id = Uuid::try_parse(&text).ok().filter(|id| text.len() == UUID_CHARS && id.get_version_num() == 7);
+    let wrong = || D::Error::custom("must be a UUIDv7, such as 01970000-0000-7000-8000-000000000000");
+    id.map(Some).ok_or_else(wrong)
+}
+
+/// With its hyphens, and nothing around it.
+const UUID_CHARS: usize = 36;
 
 /// How a job is tried again; what is left out is as for every job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
