@@ -35,6 +35,13 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        if announced > Some(BODY_BYTES_MAX) {
+            // Who asks first sends nothing; who does not must be able to send on while it reads the answer.
+            if !request.headers().contains_key(header::EXPECT) {
+                tokio::spawn(tokio::time::timeout(BODY_TIMEOUT, drain(request.into_body())));
+            }
+            return Err(too_large());
+        }
         match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body(), announced.unwrap_or(0))).await {
             Ok(body) => body.map(Self),
             Err(_) => {
@@ -62,10 +69,25 @@ async fn read(body: HttpBody, announced: usize) -> Result<Bytes, Failure> {
         }
     }
     if received > BODY_BYTES_MAX {
-        let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes (32 MiB)");
-        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+        return Err(too_large());
     }
     Ok(bytes.freeze())
+}
+
+async fn drain(body: HttpBody) {
+    let mut stream = body.into_data_stream();
+    let mut received = 0usize;
+    while let Some(Ok(chunk)) = stream.next().await {
+        received = received.saturating_add(chunk.len());
+        if received > BODY_BYTES_MAX.saturating_add(DRAINED_BYTES_MAX) {
+            return;
+        }
+    }
+}
+
+fn too_large() -> Failure {
+    let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes (32 MiB)");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }
 
 /// Parses a JSON document. What is no JSON is 400, what has a wrong field 422 with its path.

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use flota_common::clock;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use flota_proto::kinds::{Algorithm, Kind};
+use flota_proto::rest::{AttemptOutcome, JobState};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::handle::{Handle, QueueDepthRow};
@@ -13,6 +15,8 @@ use crate::handle::{Handle, QueueDepthRow};
 /// Queues are named by clients: beyond so many they count as one.
 const QUEUES_MAX: usize = 200;
 const OTHER_QUEUES: &str = "(other)";
+/// Of jobs that name none.
+const DEFAULT_QUEUE: &str = "default";
 
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0, 1800.0];
@@ -31,6 +35,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?;
     let handle = builder.install_recorder()?;
     describe();
+    show_zeros();
     Ok(INSTALLED.get_or_init(|| handle).clone())
 }
 
@@ -67,6 +72,33 @@ fn describe() {
     describe_counter!("flota_mqtt_publishes_total", "Messages to the broker, by outcome");
     describe_gauge!("flota_socket_clients", "Connected Socket.IO clients");
     describe_gauge!("flota_build_info", "1, with the version of the program");
+}
+
+/// What has not happened is 0, not missing; where the labels are known beforehand.
+fn show_zeros() {
+    counter!("flota_hashes_total").increment(0);
+    for algorithm in Algorithm::ALL {
+        counter!("flota_algorithm_hashes_total", "algorithm" => algorithm.as_str()).increment(0);
+    }
+    for kind in Kind::ALL {
+        for outcome in JobState::ALL.into_iter().filter(|state| state.ended()) {
+            counter!("flota_jobs_total", "kind" => kind.as_str(), "outcome" => outcome.as_str()).increment(0);
+        }
+    }
+    for outcome in AttemptOutcome::ALL {
+        counter!("flota_attempts_total", "outcome" => outcome.as_str()).increment(0);
+    }
+    for outcome in ["acknowledged", "dropped", "refused", "retried", "sent"] {
+        counter!("flota_mqtt_publishes_total", "outcome" => outcome).increment(0);
+    }
+    for state in JobState::ALL.into_iter().filter(|state| !state.ended()) {
+        set("flota_queue_depth", DEFAULT_QUEUE, state.as_str(), 0);
+    }
+    set_age(DEFAULT_QUEUE, 0);
+    // To be known is enough for them.
+    let _ = histogram!("flota_job_duration_seconds");
+    let _ = histogram!("flota_job_wait_seconds");
+    let _ = histogram!("flota_store_commit_seconds");
 }
 
 /// What is rendered, and which queues were in it last time.
@@ -176,7 +208,6 @@ fn show_fleet(fleet: &flota_proto::rest::Fleet) {
 mod tests {
     use super::*;
     use flota_proto::Timestamp;
-    use flota_proto::rest::JobState;
 
     #[test]
     fn queues_beyond_the_bound_count_as_one() {

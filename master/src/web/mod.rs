@@ -14,6 +14,7 @@ mod logs;
 pub mod metrics;
 mod openapi;
 mod page;
+mod parameters;
 mod problem;
 mod refused;
 mod router;

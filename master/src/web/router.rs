@@ -11,11 +11,12 @@ use socketioxide::layer::SocketIoLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 
-use super::{App, guard, health, openapi, page, problem};
+use super::{App, guard, health, openapi, page, parameters, problem};
 
 /// All routes.
 pub fn build(app: &Arc<App>, socket: SocketIoLayer) -> Router {
     let (api, document) = openapi::routes(app.metrics.version());
+    let parameters = Arc::new(parameters::Parameters::of(&document));
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     // The layer takes every request to these; the handler only makes them routes.
     let socket_io =
@@ -31,6 +32,7 @@ pub fn build(app: &Arc<App>, socket: SocketIoLayer) -> Router {
         .fallback(page::page)
         .method_not_allowed_fallback(page::not_allowed)
         .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(parameters, parameters::check))
         .layer(middleware::from_fn_with_state(app.clone(), guard::check_room))
         .layer(middleware::from_fn_with_state(app.guard.clone(), guard::check))
         .layer(CatchPanicLayer::custom(problem::of_panic))

@@ -5,9 +5,11 @@ use flota_proto::rest::JobState;
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::fake::worker;
-use crate::server::{Server, config, problem, until};
+use crate::server::{DEADLINE, Server, config, problem, until};
 
 fn echo(value: u64) -> Value {
     json!({ "kind": "echo", "payload": { "value": value } })
@@ -71,6 +73,85 @@ async fn bad_bodies_name_what_is_wrong_and_where() {
     let response = server.post("/api/v1/jobs", &b"{\"kind\":\"\xff\"}"[..]).send().await.unwrap();
     problem(response, 400, "bad_json").await;
     assert!(server.fake.jobs().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
+    let server = Server::start().await;
+    for (expect, sent) in [("Expect: 100-continue\r\n", ""), ("", "{\"kind\":"), ("", "")] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head =
+            format!("POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 41943040\r\n{expect}\r\n{sent}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        tokio::time::timeout(DEADLINE, stream.read_exact(&mut answer)).await.expect("at once").unwrap();
+        assert_eq!(std::str::from_utf8(&answer), Ok("HTTP/1.1 413"), "{expect}{sent}");
+    }
+}
+
+#[tokio::test]
+async fn arrays_are_no_objects_and_ids_are_of_version_7() {
+    let server = Server::start().await;
+    for (body, field) in [
+        (r#"{"kind":"echo","payload":{"value":1},"requires":[1]}"#, "requires"),
+        (r#"{"kind":"echo","payload":{"value":1},"requires":[]}"#, "requires"),
+        (r#"{"kind":"echo","payload":{"value":1},"retry":[]}"#, "retry"),
+        (r#"{"kind":"echo","payload":{"value":1,"fail":[1,false]}}"#, "payload.fail"),
+        (r#"{"kind":"ai.chat","payload":{"messages":[["user","x"]]}}"#, "payload.messages[0]"),
+        (r#"{"kind":"echo","payload":{"value":1},"id":"00000000-0000-0000-0000-000000000000"}"#, "id"),
+        (r#"{"kind":"echo","payload":{"value":1},"id":"6fa459ea-ee8a-4ca4-894e-db77e160355e"}"#, "id"),
+        (r#"{"kind":"echo","payload":{"value":1},"id":"{01970000-0000-7000-8000-000000000000}"}"#, "id"),
+        (r#"{"kind":"echo","payload":{"value":1},"id":"urn:uuid:01970000-0000-7000-8000-000000000000"}"#, "id"),
+    ] {
+        let response = server.post("/api/v1/jobs", body).send().await.unwrap();
+        let problem = problem(response, 422, "invalid_field").await;
+        assert_eq!(problem["field"], field, "{body}: {problem}");
+    }
+    assert!(server.fake.jobs().is_empty());
+    let job = json!({ "kind": "echo", "payload": { "value": 1 }, "id": "01970000-0000-7000-8000-000000000000" });
+    assert_eq!(server.submit(&job).await["id"], job["id"]);
+}
+
+#[tokio::test]
+async fn metrics_are_there_before_anything_has_happened() {
+    let server = Server::start().await;
+    let text = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    for name in [
+        "flota_hashes_total ",
+        "flota_job_duration_seconds_count ",
+        "flota_job_wait_seconds_count ",
+        "flota_store_commit_seconds_count ",
+        "flota_jobs_total{kind=\"ai.chat\",outcome=\"failed\"} ",
+        "flota_attempts_total{outcome=\"lease_expired\"} ",
+        "flota_queue_depth{queue=\"default\",state=\"pending\"} ",
+        "flota_queue_oldest_age_seconds{queue=\"default\"} ",
+        "flota_mqtt_publishes_total{outcome=\"acknowledged\"} ",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is missing in {text}");
+    }
+}
+
+#[tokio::test]
+async fn every_call_refuses_parameters_that_it_does_not_take() {
+    let server = Server::start().await;
+    let document: Value = server.get("/api/v1/openapi.json").send().await.unwrap().json().await.unwrap();
+    let mut calls = vec![(Method::GET, "/api/v1/openapi.json".to_owned())];
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{id}", "01960000-0000-7000-8000-000000000000");
+        let methods = item.as_object().unwrap().keys();
+        calls.extend(methods.map(|method| (method.to_uppercase().parse().unwrap(), path.clone())));
+    }
+    assert!(calls.len() > 30, "{calls:?}");
+    for (method, path) in calls {
+        let request = server.request(method.clone(), &format!("{path}?foo=1")).body(echo(1).to_string());
+        let problem = problem(request.send().await.unwrap(), 400, "bad_parameter").await;
+        assert_eq!(problem["field"], "foo", "{method} {path}: {problem}");
+    }
+    let request = server.post("/api/v1/jobs/retry?dry_run=true&code=nope", "{}");
+    problem(request.send().await.unwrap(), 400, "bad_parameter").await;
+    assert!(server.fake.jobs().is_empty());
+    assert_eq!(server.get("/livez?x=1").send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(server.request(Method::PUT, "/api/v1/jobs?x=1").send().await.unwrap().status(), 405);
 }
 
 #[tokio::test]
