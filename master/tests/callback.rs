@@ -146,6 +146,39 @@ async fn malformed_items_are_skipped_and_the_stream_survives() {
 }
 
 #[tokio::test]
+async fn a_result_of_no_unit_is_acknowledged_as_stale() {
+    let mut fixture = Fixture::start(None).await;
+    let mut client = fixture.client().await;
+    let opening = tokio::spawn(async move { open(&mut client, hello()).await });
+    let (_, _to_worker) = fixture.welcome(7).await;
+    let (worker, mut answers) = within(opening).await.unwrap().unwrap();
+    within(answers.message()).await.unwrap().unwrap().welcome.unwrap();
+    let results = vec![v1::Result { unit_id: "nonsense".into(), attempt: 3, ..Default::default() }];
+    let failures = vec![v1::Failure { unit_id: "x/y".into(), attempt: 4, ..Default::default() }];
+    worker.send(v1::WorkerMessage { results, failures, ..Default::default() }).await.unwrap();
+    let acks = within(answers.message()).await.unwrap().unwrap().acks;
+    let stale =
+        |unit_id: &str, attempt| v1::Ack { unit_id: unit_id.into(), attempt, outcome: v1::Outcome::Stale.into() };
+    assert_eq!(acks, [stale("nonsense", 3), stale("x/y", 4)]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_the_stream_and_says_so() {
+    let mut fixture = Fixture::start(None).await;
+    let mut client = fixture.client().await;
+    let opening = tokio::spawn(async move { open(&mut client, hello()).await });
+    let (_, _to_worker) = fixture.welcome(7).await;
+    let (worker, mut answers) = within(opening).await.unwrap().unwrap();
+    within(answers.message()).await.unwrap().unwrap().welcome.unwrap();
+    let output = Bytes::from(vec![b' '; flota_proto::GRPC_MESSAGE_BYTES_MAX + 1]);
+    let results = vec![v1::Result { unit_id: unit().to_string(), attempt: 1, output, ..Default::default() }];
+    worker.send(v1::WorkerMessage { results, ..Default::default() }).await.unwrap();
+    let status = within(answers.message()).await.unwrap_err();
+    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status}");
+    assert!(matches!(fixture.command().await, Command::StreamClosed(_)));
+}
+
+#[tokio::test]
 async fn a_result_in_parts_comes_whole_and_one_that_is_too_large_as_a_failure() {
     const PART: usize = 500_000;
     let mut fixture = Fixture::start(None).await;

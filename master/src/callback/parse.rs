@@ -30,6 +30,8 @@ pub(super) struct Collector {
     bytes: usize,
     /// What was left out, and why the last of it was.
     pub(super) malformed: Option<(u64, String)>,
+    /// Results and failures of units that can't be: acknowledged as stale, or they would be sent for ever.
+    pub(super) unknown: Vec<v1::Ack>,
 }
 
 impl Collector {
@@ -118,6 +120,14 @@ impl Collector {
         }
     }
 
+    fn look_at_id(&mut self, unit_id: &str, attempt: u64) {
+        if unit_id.parse::<UnitId>().is_err() && unit_id.len() <= WORD_BYTES_MAX {
+            self.bytes += WORD_BYTES_MAX;
+            let outcome = v1::Outcome::Stale.into();
+            self.unknown.push(v1::Ack { unit_id: unit_id.to_owned(), attempt, outcome });
+        }
+    }
+
     fn skip(&mut self, what: &str) {
         let (count, last) = self.malformed.get_or_insert_default();
         *count += 1;
@@ -157,6 +167,7 @@ impl Collector {
 
     fn result(&mut self, result: v1::Result, parts: &mut Parts) {
         let v1::Result { unit_id, attempt, output, elapsed_ms, hashes, output_from } = result;
+        self.look_at_id(&unit_id, attempt);
         let whole = parts.end(&unit_id, attempt, output_from, output);
         self.with(&unit_id, |report, unit| match whole {
             Whole::PutOff => {}
@@ -172,6 +183,7 @@ impl Collector {
 
     fn failure(&mut self, failure: v1::Failure) {
         let v1::Failure { unit_id, attempt, code, message, retryable, retry_after_ms } = failure;
+        self.look_at_id(&unit_id, attempt);
         let code = if code.is_empty() { "unknown".to_owned() } else { cut(code, WORD_BYTES_MAX) };
         let error = rest::JobError { code, message: cut(message, TEXT_BYTES_MAX) };
         self.with(&unit_id, |report, unit| {

@@ -7,9 +7,9 @@ use flota_common::clock;
 use flota_proto::{GRPC_MESSAGE_BYTES_MAX, PROTOCOL, WorkerId, v1};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, warn};
 
 use super::auth::{self, Token};
@@ -23,6 +23,8 @@ use crate::ration::Ration;
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// Messages that may wait for a worker before the loop must leave it behind.
 const OUTGOING_MAX: usize = 1024;
+/// Acknowledgements of one message: far below its limit.
+const ACKS_MAX: usize = 1000;
 const BOOT_ID_BYTES_MAX: usize = 64;
 
 /// What it takes to open a stream.
@@ -61,11 +63,14 @@ impl Opening<'_> {
         let mut parts = Parts::new(usize::try_from(welcome.result_bytes_max).unwrap_or(usize::MAX), self.memory);
         collector.add(first, &mut parts);
         let over = self.stop.child_token();
+        let (cause, why) = oneshot::channel();
         let reader = Reader { id, worker, handle: self.handle, malformed: self.malformed, to_worker };
-        tokio::spawn(reader.run(messages, collector, parts, over.clone()));
+        tokio::spawn(reader.run(messages, collector, parts, over.clone(), cause));
         let welcome = v1::MasterMessage { welcome: Some(welcome), ..Default::default() };
         let answers = stream::once(future::ready(Ok(welcome))).chain(answers(outgoing, over.clone().drop_guard()));
-        Ok(answers.take_until(over.cancelled_owned()).boxed())
+        // Who sent what can't be read is told so.
+        let why = stream::once(why).filter_map(|why| future::ready(why.ok().map(Err)));
+        Ok(answers.take_until(over.cancelled_owned()).chain(why).boxed())
     }
 }
 
@@ -88,6 +93,15 @@ fn parse(hello: v1::Hello, collector: &mut Collector) -> Result<Hello, Status> {
     let running = collector.attempts(hello.running);
     let finished = collector.attempts(hello.finished);
     Ok(Hello { worker, boot_id, running, finished })
+}
+
+/// The network has not broken: what came is too large or no message.
+fn is_its_fault(status: &Status) -> bool {
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => true,
+        Code::Internal | Code::Unimplemented | Code::InvalidArgument => std::error::Error::source(status).is_none(),
+        _ => false,
+    }
 }
 
 /// What the loop has for this worker: as much as is due in each message.
@@ -141,9 +155,16 @@ impl Reader {
         first: Collector,
         parts: Parts,
         over: CancellationToken,
+        cause: oneshot::Sender<Status>,
     ) {
-        let ended = over.run_until_cancelled(self.read(messages, first, parts)).await;
-        debug!(worker_id = %self.worker, cause = ?ended.flatten(), "a worker's stream has ended");
+        let ended = over.run_until_cancelled(self.read(messages, first, parts)).await.flatten();
+        match ended {
+            Some(status) if is_its_fault(&status) => {
+                warn!(worker_id = %self.worker, %status, "a worker's stream has ended: it sent what can't be read");
+                let _ = cause.send(status);
+            }
+            ended => debug!(worker_id = %self.worker, cause = ?ended, "a worker's stream has ended"),
+        }
         over.cancel();
         let _ = self.handle.tell(Command::StreamClosed(self.id)).await;
     }
@@ -189,6 +210,13 @@ impl Reader {
         }
     }
 
+    async fn acknowledge(&self, unknown: Vec<v1::Ack>) {
+        let Some(sender) = self.to_worker.upgrade() else { return };
+        for acks in unknown.chunks(ACKS_MAX) {
+            let _ = sender.send(v1::MasterMessage { acks: acks.to_vec(), ..Default::default() }).await;
+        }
+    }
+
     /// `None` when the loop has ended.
     async fn deliver(&self, mut collector: Collector) -> Option<()> {
         if let Some((count, last)) = collector.malformed.take()
@@ -196,6 +224,7 @@ impl Reader {
         {
             warn!(worker_id = %self.worker, count, last, unsaid, "left out malformed items of a worker's report");
         }
+        self.acknowledge(std::mem::take(&mut collector.unknown)).await;
         if collector.is_empty() {
             return Some(());
         }
