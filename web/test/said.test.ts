@@ -37,5 +37,10 @@ it('a job that no worker fits says in both languages what is wanted', () => {
   const detail = 'no worker is there that computes ai.chat and serves the model a and b and has {"gpu":true}';
   expect(waitingText({ reason: 'no_fitting_worker', detail }, es, 'es')).toBe('Ningún trabajador cumple lo que pide: calcular ai.chat, ofrecer el modelo a and b, tener {"gpu":true}');
   expect(waitingText({ reason: 'no_fitting_worker', detail: 'no worker is there that computes echo' }, en, 'en')).toBe('No worker fits what it requires: to compute echo');
+  const keyed = 'no worker is there that computes ai.chat and can be given the key of the question';
+  expect(waitingText({ reason: 'no_fitting_worker', detail: keyed }, es, 'es')).toBe('Ningún trabajador cumple lo que pide: calcular ai.chat, poder recibir la clave de la pregunta');
+  const aside = 'all workers that fit are set aside: 2 paused, 1 in quarantine';
+  expect(waitingText({ reason: 'workers_set_aside', detail: aside }, es, 'es')).toBe('Todos los trabajadores adecuados están apartados: 2 en pausa, 1 en cuarentena');
+  expect(waitingText({ reason: 'workers_set_aside', detail: aside }, en, 'en')).toBe('All workers that fit are set aside: 2 paused, 1 in quarantine');
   expect(waitingText({ reason: 'no_fitting_worker', detail: 'said anew' }, en, 'en')).toBe('No worker fits what it requires: said anew');
 });

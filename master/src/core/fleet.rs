@@ -10,7 +10,7 @@ use flota_proto::{Algorithm, Class, Kind, Timestamp, UnitId, WorkerId};
 use super::digests::DATASET_DIGEST_BYTES;
 use super::job::Seq;
 use super::queue::Shape;
-use super::standing::{Recent, Standing};
+use super::standing::{Aside, Recent, Standing};
 use crate::handle::StreamId;
 
 /// Stands for a worker.
@@ -260,6 +260,18 @@ impl Worker {
         let wanted = !self.desired.drain && !self.desired.paused && !self.hands_back();
         let trusted = self.standing.quarantine.is_none() && self.checking < CHECKING_MAX;
         self.online() && wanted && trusted && self.muted_until.is_none() && self.owes.is_none()
+    }
+
+    /// What keeps it from work, other than the work that it has.
+    fn aside(&self) -> Option<Aside> {
+        match self.state() {
+            WorkerState::Quarantined => Some(Aside::Quarantined),
+            WorkerState::Paused => Some(Aside::Paused),
+            WorkerState::Draining => Some(Aside::Draining),
+            WorkerState::Idle | WorkerState::Busy | WorkerState::Offline => {
+                self.muted_until.is_some().then_some(Aside::Muted)
+            }
+        }
     }
 
     /// Neither there nor holding anything, and the operator wants nothing of it. Simple workers come with a new id each
@@ -560,9 +572,22 @@ impl Fleet {
         }
     }
 
-    /// Workers that are there, whether they have room or not, and could take the shape.
+    /// Whether a worker that is there could take the shape, had it room and were it not set aside.
     pub fn any_fits(&self, shape: &Shape) -> bool {
-        self.workers.values().any(|worker| worker.ready() && self.fits(worker, shape))
+        self.workers.values().any(|worker| worker.online() && self.fits(worker, shape))
+    }
+
+    /// What keeps the workers that are there and could take the shape from any work, with how many it keeps; nothing where one of
+    /// them is only busy.
+    pub fn set_aside(&self, shape: &Shape) -> BTreeMap<Aside, usize> {
+        let mut counts = BTreeMap::new();
+        for worker in self.workers.values().filter(|worker| worker.online() && self.fits(worker, shape)) {
+            match worker.aside() {
+                Some(aside) => *counts.entry(aside).or_default() += 1,
+                None => return BTreeMap::new(),
+            }
+        }
+        counts
     }
 
     /// Whether any worker that has registered, there or not, could take the shape.

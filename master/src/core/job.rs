@@ -303,6 +303,15 @@ impl Event {
     }
 }
 
+/// How many units a job will have had, `cut` of which hold `inside` inputs or nonces, and `uncut` are in none.
+pub fn estimate(cut: u64, inside: u64, uncut: u64) -> u64 {
+    match uncut {
+        0 => cut,
+        uncut if cut == 0 => u64::from(uncut > 0),
+        uncut => cut + uncut.div_ceil((inside / cut).max(1)),
+    }
+}
+
 impl Job {
     /// The unit with this index, if it is in memory.
     pub fn unit(&self, index: u32) -> Option<&Unit> {
@@ -366,12 +375,7 @@ impl Job {
 
     /// How many units it will have had; an estimate from the mean size so far while some are uncut.
     pub fn units_total(&self) -> u64 {
-        let cut = u64::from(self.next_index);
-        match self.uncut() {
-            0 => cut,
-            uncut if cut == 0 => u64::from(uncut > 0),
-            uncut => cut + uncut.div_ceil(((self.next_from - self.start()) / cut).max(1)),
-        }
+        estimate(self.next_index.into(), self.next_from - self.start(), self.uncut())
     }
 
     /// Adds an event to the log or the ring, which holds at most about `ring_bytes_max`, and returns it.

@@ -72,6 +72,31 @@ pub struct Recent {
     unit: Unit,
 }
 
+/// Why a worker that is there gets no work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aside {
+    /// Somebody paused it.
+    Paused,
+    /// Somebody drains it.
+    Draining,
+    /// The master does not trust it.
+    Quarantined,
+    /// It did not accept what it was given, and is left alone for a while.
+    Muted,
+}
+
+impl Aside {
+    /// In a sentence, after a number.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Quarantined => "in quarantine",
+            Self::Muted => "not answering",
+        }
+    }
+}
+
 impl Standing {
     /// Whether a new master should know it.
     pub fn worth_keeping(&self) -> bool {

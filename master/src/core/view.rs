@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use flota_proto::rest::{self, JobState, QueueDepth, Slots};
-use flota_proto::{Algorithm, Class, JobId, Timestamp, UnitId, WorkerId};
+use flota_proto::{Algorithm, Class, JobId, Kind, Timestamp, UnitId, WorkerId};
 use serde_json::{Value, json};
 
 use super::fleet::Worker;
-use super::job::{Event, Job, Seq, Unit, What};
-use super::record::{JobHead, JobRow, StoredJob, UnitRow, decode_tries};
+use super::job::{Event, Job, Seq, Unit, What, estimate};
+use super::record::{JobHead, JobRow, StoredJob, UnitRow, WorkRow, decode_tries};
 use super::{Core, Effect, Quarantine};
 use crate::aside::Turn;
 use crate::handle::{JobFilter, QueueDepthRow, Refused};
@@ -151,11 +151,20 @@ impl Core {
         } else if !self.fleet.any_fits(shape) {
             let mut wants = vec![format!("computes {}", shape.kind)];
             wants.extend(shape.model.iter().map(|model| format!("serves the model {model}")));
+            if shape.credential {
+                wants.push("can be given the key of the question".to_owned());
+            }
             if shape.requires != rest::Requires::default() {
                 let requires = serde_json::to_string(&shape.requires).unwrap_or_default();
                 wants.push(format!("has {requires}"));
             }
             ("no_fitting_worker", format!("no worker is there that {}", wants.join(" and ")))
+        } else if let aside = self.fleet.set_aside(shape)
+            && !aside.is_empty()
+        {
+            let counts: Vec<String> =
+                aside.iter().map(|(aside, count)| format!("{count} {}", aside.as_str())).collect();
+            ("workers_set_aside", format!("all workers that fit are set aside: {}", counts.join(", ")))
         } else {
             let position = self.queue.depth_from(shape.kind.class(), job.priority);
             ("workers_busy", format!("all workers are busy; about {position} units of its priority or above wait"))
@@ -442,10 +451,7 @@ pub fn event_view(event: &Event, result: Option<&[u8]>) -> rest::JobEvent {
 /// A job that has ended, from its rows.
 #[must_use]
 pub fn stored_view(head: &JobHead, row: &JobRow) -> rest::Job {
-    let total = match head.rest.work {
-        None => 1,
-        Some(_) => u64::from(row.next_index).max(row.units_done),
-    };
+    let units_total = stored_units_total(head, row).max(row.units_done);
     rest::Job {
         id: head.id,
         kind: head.kind,
@@ -462,8 +468,8 @@ pub fn stored_view(head: &JobHead, row: &JobRow) -> rest::Job {
         failures: row.failures,
         max_attempts: head.max_attempts,
         progress: rest::Progress {
-            fraction: if row.state == JobState::Completed { 1.0 } else { row.units_done as f64 / total.max(1) as f64 },
-            units_total: total,
+            fraction: if row.state == JobState::Completed { 1.0 } else { stored_fraction(head, row) },
+            units_total,
             units_done: row.units_done,
         },
         workers: row.workers.clone(),
@@ -472,6 +478,43 @@ pub fn stored_view(head: &JobHead, row: &JobRow) -> rest::Job {
         waiting: None,
         suspect: row.suspect,
         cached: row.cached,
+    }
+}
+
+/// Where the work of a stored job begins and ends.
+fn stored_range(head: &JobHead) -> Option<(u64, u64)> {
+    head.rest.work.map(|work| match work {
+        WorkRow::List(length) => (0, length),
+        WorkRow::Range(start, end, _) => (start, end),
+    })
+}
+
+fn stored_units_total(head: &JobHead, row: &JobRow) -> u64 {
+    let Some((start, end)) = stored_range(head) else { return 1 };
+    estimate(row.next_index.into(), row.next_from.saturating_sub(start), end.saturating_sub(row.next_from))
+}
+
+/// The part of a job that did not complete which its result is of.
+fn stored_fraction(head: &JobHead, row: &JobRow) -> f64 {
+    let (Some((start, end)), Some(result)) = (stored_range(head), &row.result) else { return 0.0 };
+    (done(head.kind, result) as f64 / end.saturating_sub(start).max(1) as f64).clamp(0.0, 1.0)
+}
+
+/// How many inputs or nonces a result is of.
+fn done(kind: Kind, result: &[u8]) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Covered {
+        covered: Vec<[u64; 2]>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Hashes {
+        hashes: Vec<serde::de::IgnoredAny>,
+    }
+    match kind {
+        Kind::Search(_) => serde_json::from_slice::<Covered>(result)
+            .map_or(0, |result| result.covered.iter().map(|[from, to]| to.saturating_sub(*from)).sum()),
+        Kind::Hash(_) => serde_json::from_slice::<Hashes>(result).map_or(0, |result| result.hashes.len() as u64),
+        Kind::AiChat | Kind::AiEmbed | Kind::Echo => 0,
     }
 }
 

@@ -24,6 +24,7 @@ use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::{Capabilities, Register, WorkerState, WorkerStatus};
 use flota_proto::rest::{AttemptOutcome, JobState, OnDependencyFailure, Requires};
 use flota_proto::{Algorithm, Class, Kind, WorkerId};
+use secrecy::SecretString;
 
 use fleet::*;
 
@@ -404,6 +405,47 @@ fn a_worker_whose_process_and_stream_are_gone_is_not_waited_for() {
     };
     let effects = fleet.handle(Input::Status(will)).unwrap();
     assert_eq!(task(&effects).worker.as_str(), "w2");
+}
+
+#[test]
+fn what_waits_says_that_those_who_fit_are_set_aside() {
+    let mut fleet = Fleet::new();
+    for id in ["w1", "w2"] {
+        fleet.worker(id);
+    }
+    let waiting = |fleet: &Fleet, id| fleet.core.job_view(id).unwrap().waiting.unwrap();
+    let control = |fleet: &mut Fleet, id: &str, control| {
+        fleet.handle(Input::Control(id.parse().unwrap(), control)).unwrap();
+    };
+    control(&mut fleet, "w1", WorkerControl::Pause);
+    control(&mut fleet, "w2", WorkerControl::Drain);
+    let job = echo();
+    let id = job.id;
+    fleet.submit(job);
+    let said = waiting(&fleet, id);
+    assert_eq!(said.reason, "workers_set_aside");
+    assert_eq!(said.detail, "all workers that fit are set aside: 1 paused, 1 draining");
+    control(&mut fleet, "w2", WorkerControl::Resume);
+    assert_eq!(fleet.state(id), JobState::Assigned);
+    let second = echo();
+    let id = second.id;
+    fleet.submit(second);
+    assert_eq!(waiting(&fleet, id).reason, "workers_busy");
+    // It never accepts, and so is left alone for a while.
+    fleet.after(5_001);
+    assert_eq!(waiting(&fleet, id).detail, "all workers that fit are set aside: 1 paused, 1 not answering");
+}
+
+#[test]
+fn a_question_with_a_key_says_that_nobody_there_can_be_given_it() {
+    let mut fleet = Fleet::new();
+    fleet.handle(Input::Register(Box::new(Register { protocol: None, ..register("py") }))).unwrap();
+    let question = NewJob { api_key: Some(SecretString::from("k")), ..job(Kind::AiChat, Work::Single) };
+    let id = question.id;
+    fleet.submit(question);
+    let waiting = fleet.core.job_view(id).unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason, "no_fitting_worker");
+    assert_eq!(waiting.detail, "no worker is there that computes ai.chat and can be given the key of the question");
 }
 
 #[test]

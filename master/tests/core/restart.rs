@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use flota_master::core::{Core, Dependency, Effect, Input, Limits, Moment, What};
-use flota_master::handle::{Hello, Report, StreamId, UnitText};
+use flota_master::core::{Core, Dependency, Effect, Input, Limits, Moment, What, stored_view};
+use flota_master::handle::{Hello, Report, StreamId, UnitFailure, UnitText};
 use flota_master::submit::{NewJob, Work};
 use flota_proto::mqtt::Register;
-use flota_proto::rest::JobState;
-use flota_proto::{JobId, Kind, Timestamp, UnitId};
+use flota_proto::rest::{JobError, JobState};
+use flota_proto::{Algorithm, JobId, Kind, Timestamp, UnitId};
 
 use crate::disk::Disk;
 use crate::fleet::*;
@@ -49,6 +49,61 @@ impl Master {
     pub fn restart(&mut self) {
         self.core = self.disk.restore(Limits::default(), self.now);
         self.core.audit().unwrap();
+    }
+}
+
+#[test]
+fn the_progress_of_what_ended_early_is_the_part_that_is_done_live_and_from_the_store() {
+    let covered = |from, to| format!(r#"{{"found":[],"hashes_computed":{},"covered":[[{from},{to}]]}}"#, to - from);
+    let hashed =
+        |from, to| format!(r#"{{"hashes":["{}"],"mode":"light"}}"#, vec!["00".repeat(32); to - from].join("\",\""));
+    let search = job(Kind::Search(Algorithm::Sha256d), Work::Range { start: 1_000, end: 1 << 32, first: false });
+    let hash = job(Kind::Hash(Algorithm::Randomx), Work::List(1_000_000));
+    for (job, length) in [(search, (1_u64 << 32) - 1_000), (hash, 1_000_000)] {
+        for fails in [false, true] {
+            let mut master = Master::new();
+            let stream = StreamId(1);
+            let register = register("w1");
+            let hello =
+                Hello { worker: register.worker_id.clone(), boot_id: "1".into(), running: vec![], finished: vec![] };
+            master.handle(Input::Register(Box::new(register)));
+            master.handle(Input::Open(hello, stream));
+            let job = NewJob { max_attempts: 1, ..job.clone() };
+            let id = job.id;
+            let (mut unit, mut done) = (task(&master.submit(job)), 0);
+            for _ in 0..3 {
+                let (from, to) = unit.part.unwrap();
+                let output = match unit.kind {
+                    Kind::Search(_) => covered(from, to),
+                    _ => hashed(from as usize, to as usize),
+                };
+                done += to - from;
+                let mut report = result(unit.unit, unit.attempt, &output);
+                (report.results[0].hashes, report.results[0].elapsed_ms) = (to - from, 100);
+                unit = task(&master.handle(Input::Report(stream, Box::new(report))));
+            }
+            let before = master.core.job_view(id).unwrap().progress;
+            if fails {
+                let error = JobError { code: "broke".into(), message: String::new() };
+                let (unit, attempt) = (unit.unit, unit.attempt);
+                let failure = UnitFailure { unit, attempt, error, retryable: false, retry_after_ms: 0 };
+                let report = Report { failures: vec![failure], ..Report::default() };
+                master.core.handle(Moment { now: master.now, entropy: 0 }, Input::Report(stream, Box::new(report)))
+            } else {
+                master.core.handle(Moment { now: master.now, entropy: 0 }, Input::Cancel(id))
+            }
+            .unwrap();
+            let live = master.core.job_view(id).unwrap();
+            assert_eq!(live.state, if fails { JobState::Failed } else { JobState::Cancelled });
+            master.disk.commit(master.core.take_changes());
+            let stored = master.disk.job(id).unwrap();
+            let stored = stored_view(&stored.head, &stored.row);
+            let part = done as f64 / length as f64;
+            for progress in [before, live.progress, stored.progress] {
+                assert!((progress.fraction - part).abs() < 1e-12, "{progress:?}, {part}");
+                assert_eq!((progress.units_done, progress.units_total), (3, before.units_total), "{progress:?}");
+            }
+        }
     }
 }
 

@@ -364,8 +364,16 @@ fn a_worker_that_fails_again_and_again_is_set_aside_for_a_time() {
         }
     }
     assert!(effects.iter().any(|e| matches!(e, Effect::Quarantined { reason, .. } if reason.contains("in a row"))));
+    let other = echo();
+    let id = other.id;
+    fleet.submit(other);
+    let waiting = fleet.core.job_view(id).unwrap().waiting.unwrap();
+    assert_eq!(
+        (&*waiting.reason, &*waiting.detail),
+        ("workers_set_aside", "all workers that fit are set aside: 1 in quarantine")
+    );
     assert!(tasks(&fleet.after(60_000)).is_empty());
-    assert_eq!(tasks(&fleet.after(5 * 60_000)).len(), 1);
+    assert_eq!(tasks(&fleet.after(5 * 60_000)).len(), 2);
 }
 
 #[test]

@@ -8,8 +8,18 @@ const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)/;
 
 /** What no worker can do. */
 function wants(detail: string, t: Texts): string[] {
-  const [, kind, model, requires] = /^no worker is there that computes (\S+)(?: and serves the model (.+?))?(?: and has (\{.*\}))?$/s.exec(detail) ?? [];
-  return [kind && t.job.wants.computes(kind), model && t.job.wants.serves(model), requires && t.job.wants.has(requires)].filter((part) => part !== undefined);
+  const [, kind, model, key, requires] = /^no worker is there that computes (\S+)(?: and serves the model (.+?))?( and can be given the key of the question)?(?: and has (\{.*\}))?$/s.exec(detail) ?? [];
+  return [kind && t.job.wants.computes(kind), model && t.job.wants.serves(model), key && t.job.wants.key, requires && t.job.wants.has(requires)].filter((part) => part !== undefined);
+}
+
+/** What keeps the workers that fit from work, each with how many it keeps. */
+function aside(detail: string, t: Texts, locale: string): string {
+  const counts = (detail.split(': ')[1] ?? '').split(', ').map((part) => {
+    const [, count, what] = /^(\d+) (.+)$/.exec(part) ?? [];
+    const say = (t.job.aside as Record<string, (n: string) => string>)[what ?? ''];
+    return count && say ? say(number(Number(count), locale)) : part;
+  });
+  return counts.join(', ') || detail;
 }
 
 function detailText({ reason, detail }: Waiting, t: Texts, locale: string): string {
@@ -26,6 +36,8 @@ function detailText({ reason, detail }: Waiting, t: Texts, locale: string): stri
       return Number.isFinite(at) ? t.job.askedAt(clock(at, locale)) : detail;
     case 'run_at':
       return Number.isFinite(at) ? t.job.startsAt(dateTime(at, locale)) : detail;
+    case 'workers_set_aside':
+      return aside(detail, t, locale);
     case 'no_worker':
       return '';
     case 'no_fitting_worker':

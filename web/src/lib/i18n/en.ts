@@ -266,6 +266,7 @@ export const en = {
       no_worker: 'No worker is connected',
       no_fitting_worker: 'No worker fits what it requires',
       rate_limit: 'It waits for its turn within the limits of the fleet',
+      workers_set_aside: 'All workers that fit are set aside',
       workers_busy: 'All workers that fit are busy',
     },
     about: (n: string) => `about ${n} units are before it`,
@@ -275,7 +276,14 @@ export const en = {
     wants: {
       computes: (kind: string) => `to compute ${kind}`,
       serves: (model: string) => `to serve the model ${model}`,
+      key: 'to be given the key of the question',
       has: (requires: string) => `to have ${requires}`,
+    },
+    aside: {
+      paused: (n: string) => `${n} paused`,
+      draining: (n: string) => `${n} draining`,
+      'in quarantine': (n: string) => `${n} in quarantine`,
+      'not answering': (n: string) => `${n} not answering`,
     },
     outcomes: {
       completed: 'completed',

@@ -266,6 +266,7 @@ export const es: Texts = {
       no_worker: 'No hay trabajadores conectados',
       no_fitting_worker: 'Ningún trabajador cumple lo que pide',
       rate_limit: 'Espera su turno dentro de los límites de la flota',
+      workers_set_aside: 'Todos los trabajadores adecuados están apartados',
       workers_busy: 'Todos los trabajadores adecuados están ocupados',
     },
     about: (n: string) => `unas ${n} unidades van antes`,
@@ -275,7 +276,14 @@ export const es: Texts = {
     wants: {
       computes: (kind: string) => `calcular ${kind}`,
       serves: (model: string) => `ofrecer el modelo ${model}`,
+      key: 'poder recibir la clave de la pregunta',
       has: (requires: string) => `tener ${requires}`,
+    },
+    aside: {
+      paused: (n: string) => `${n} en pausa`,
+      draining: (n: string) => `${n} vaciándose`,
+      'in quarantine': (n: string) => `${n} en cuarentena`,
+      'not answering': (n: string) => `${n} sin respuesta`,
     },
     outcomes: {
       completed: 'completado',
