@@ -34,6 +34,12 @@ pub enum Manner {
     NoSeed,
     /// It refuses to make templates.
     Refuses,
+    /// It has a new block, and its templates have a difficulty below 0.
+    NewBlockNegative,
+    /// It has a new block, and makes no template that anybody lives to see.
+    NewBlockSlow,
+    /// It has a new block, and its templates go on with the old one.
+    NewBlockOldTemplate,
     /// It answers what is no JSON.
     Garbage,
     /// It answers 500.
@@ -108,6 +114,7 @@ async fn call(state: Shared, Json(request): Json<Value>) -> Json<Value> {
     match request["method"].as_str() {
         Some("get_info") => answer(info(manner)),
         Some("get_block_template") if manner == Manner::Refuses => refusal("Core is busy"),
+        Some("get_block_template") if manner == Manner::NewBlockSlow => std::future::pending().await,
         Some("get_block_template") => answer(template(manner)),
         _ => refusal("not here"),
     }
@@ -129,6 +136,7 @@ fn template(manner: Manner) -> Value {
         Manner::HalfBlob => template["blockhashing_blob"] = json!(&BLOB[..60]),
         Manner::Mismatch => template["blocktemplate_blob"] = json!(BLOCK.replacen("1010", "1011", 1)),
         Manner::NoSeed => template["seed_hash"] = json!(""),
+        Manner::NewBlockNegative => template["difficulty"] = json!(-5),
         _ => {}
     }
     template

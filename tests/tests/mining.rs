@@ -201,6 +201,9 @@ async fn whatever_a_node_does_wrong_is_said_and_mended_when_it_is_right_again() 
         (Manner::Mismatch, "failing", "different blocks"),
         (Manner::NoSeed, "failing", "seed_hash"),
         (Manner::Refuses, "failing", "Core is busy"),
+        (Manner::NewBlockNegative, "failing", "new block"),
+        (Manner::NewBlockSlow, "failing", "new block"),
+        (Manner::NewBlockOldTemplate, "failing", "not its newest"),
         // The work at hand is still good for a while.
         (Manner::Garbage, "mining", "nonsense"),
         (Manner::Broken, "mining", "500"),

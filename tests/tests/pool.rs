@@ -239,7 +239,8 @@ async fn guests_get_nonces_of_their_own_and_what_they_say_is_checked() {
     let first = u32::from(top(&job)) << 24;
     let zero = "00".repeat(32);
     let answers = [
-        (share(first, &"ff".repeat(32)), "Low difficulty share"),
+        (json!({"id": "somebody", "job_id": job["job_id"], "nonce": "000000c0", "result": zero}), "Unauthenticated"),
+        (share(first, &"ff".repeat(32)), "Low diff share"),
         (share(first, &zero), "Duplicate share"),
         (share(1, &zero), "Invalid nonce"),
         (json!({"job_id": "no", "nonce": "00000000", "result": zero}), "Invalid job id"),

@@ -243,6 +243,9 @@ impl<'a> Guest<'a> {
     }
 
     async fn share(&mut self, params: &Value) -> Result<(), String> {
+        if params["id"].as_str().is_some_and(|id| id != self.session) {
+            return Err("Unauthenticated".into());
+        }
         let claim = claim(params).ok_or("Malformed share")?;
         let job = params["job_id"].as_str().unwrap_or_default();
         let given = self.jobs.admit(job, &claim, self.slice)?;
@@ -288,6 +291,9 @@ fn check(house: &House, request: &Value, offers: &Watch) -> Result<(), String> {
     let params = &request["params"];
     if request["method"] != "login" {
         return Err("log in first".into());
+    }
+    if params["login"].as_str().is_none_or(|login| login.trim().is_empty()) {
+        return Err("log in with a name: give one as user".into());
     }
     if !house.admits(params["pass"].as_str().unwrap_or_default()) {
         return Err("wrong password: give the fleet's worker token as pass".into());

@@ -67,7 +67,7 @@ impl Jobs {
             return Err("Duplicate share");
         }
         if !meets(&claim.hash, given.difficulty) {
-            return Err("Low difficulty share");
+            return Err("Low diff share");
         }
         Ok(given)
     }

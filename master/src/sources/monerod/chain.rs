@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::address::{self, Network};
-use super::rpc::{Info, Node, NodeError};
+use super::rpc::{Info, Node, NodeError, Tip};
 use super::{POLL, Template};
 use crate::sources::desk::{Account, backoff};
 
@@ -17,6 +17,8 @@ use crate::sources::desk::{Account, backoff};
 const TEMPLATE_AGE: Duration = Duration::from_secs(30);
 /// Without an answer of the node for so long its template is worth nothing: blocks could not be handed over.
 const AWAY_MAX: Duration = Duration::from_secs(15);
+/// How long work on a block that is no longer the newest may stand while the next template is on its way.
+const STALE_MAX: Duration = Duration::from_millis(500);
 /// Blocks so deep are not looked at again.
 const SETTLED_DEPTH: u64 = 60;
 
@@ -46,36 +48,34 @@ pub struct Chain {
     account: Account,
     poke: Arc<Notify>,
     given: Option<Given>,
+    /// On which block the work is that the fleet may have.
+    builds_on: Option<String>,
     heard: Option<Instant>,
 }
 
 impl Chain {
     /// Nothing is known yet. A poke asks for a new template at once.
     pub fn new(node: Node, config: MonerodConfig, account: Account, poke: Arc<Notify>) -> Self {
-        Self { node, config, account, poke, given: None, heard: None }
+        Self { node, config, account, poke, given: None, builds_on: None, heard: None }
     }
 
     /// Follows until nobody listens.
     pub async fn follow(mut self, events: mpsc::Sender<Event>) {
         let mut failures = 0;
         while !events.is_closed() {
-            let (event, wait) = match self.step().await {
-                Ok(template) => {
+            let wait = match self.step(&events).await {
+                Ok(()) => {
                     failures = 0;
-                    (template.map(Event::Template), POLL)
+                    POLL
                 }
                 Err(trouble) => {
                     failures += 1;
                     // When it is right again, a new template says so.
                     self.given = None;
-                    (Some(trouble), backoff(failures).max(POLL))
+                    self.tell(&events, trouble).await;
+                    if self.builds_on.is_some() { POLL } else { backoff(failures).max(POLL) }
                 }
             };
-            if let Some(event) = event
-                && events.send(event).await.is_err()
-            {
-                return;
-            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.poke.notified() => self.given = None,
@@ -83,8 +83,35 @@ impl Chain {
         }
     }
 
-    /// Looks once; answers with a template where the fleet needs another.
-    async fn step(&mut self) -> Result<Option<Template>, Event> {
+    async fn tell(&mut self, events: &mpsc::Sender<Event>, event: Event) {
+        match &event {
+            Event::Template(template) => self.builds_on = Some(template.prev()),
+            Event::Trouble { stale: true, .. } => self.builds_on = None,
+            Event::Trouble { stale: false, .. } => {}
+        }
+        // Nobody listens: the loop ends with that.
+        let _ = events.send(event).await;
+    }
+
+    /// Looks once; tells a template where the fleet needs another.
+    async fn step(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Event> {
+        let tip = self.tip().await?;
+        let fits = |given: &Given| given.prev == tip.hash && given.at.elapsed() < TEMPLATE_AGE;
+        if self.given.as_ref().is_some_and(fits) {
+            return Ok(());
+        }
+        let new_block = self.given.as_ref().is_none_or(|given| given.prev != tip.hash);
+        let height = tip.height;
+        let template = self.template(tip, events).await?;
+        self.given = Some(Given { prev: template.prev(), at: clock::instant() });
+        self.tell(events, Event::Template(template)).await;
+        if new_block {
+            self.look_at_blocks(height).await;
+        }
+        Ok(())
+    }
+
+    async fn tip(&mut self) -> Result<Tip, Event> {
         let tip = match self.node.tip().await {
             Ok(tip) => tip,
             Err(error) => return Err(self.away(&error)),
@@ -92,17 +119,7 @@ impl Chain {
         if self.heard.replace(clock::instant()).is_none() {
             self.account.status.connected(&self.config.url);
         }
-        let fits = |given: &Given| given.prev == tip.hash && given.at.elapsed() < TEMPLATE_AGE;
-        if self.given.as_ref().is_some_and(fits) {
-            return Ok(None);
-        }
-        let new_block = self.given.as_ref().is_none_or(|given| given.prev != tip.hash);
-        let template = self.template().await?;
-        self.given = Some(Given { prev: template.prev(), at: clock::instant() });
-        if new_block {
-            self.look_at_blocks(tip.height).await;
-        }
-        Ok(Some(template))
+        Ok(tip)
     }
 
     fn away(&mut self, error: &NodeError) -> Event {
@@ -115,17 +132,42 @@ impl Chain {
         Event::Trouble { detail: error.to_string(), stale }
     }
 
-    async fn template(&mut self) -> Result<Template, Event> {
-        let stale = |detail: String| Event::Trouble { detail, stale: true };
-        let info = self.node.info().await.map_err(|error| self.away(&error))?;
-        check(&info, &self.config.wallet_address).map_err(stale)?;
-        match self.node.template(&self.config.wallet_address).await {
-            Ok(raw) => {
-                Template::parse(&raw).map_err(|error| stale(format!("the node's template is malformed: {error}")))
+    /// The template after `tip`. While it is on its way the chain is looked at: work on another block ends soon.
+    async fn template(&mut self, mut tip: Tip, events: &mpsc::Sender<Event>) -> Result<Template, Event> {
+        let fetching = fetch(self.node.clone(), self.config.wallet_address.clone());
+        tokio::pin!(fetching);
+        let fetched = loop {
+            tokio::select! {
+                biased;
+                fetched = &mut fetching => break fetched,
+                () = tokio::time::sleep(STALE_MAX) => {
+                    if self.is_stale(&tip) {
+                        let detail = format!("{}: waits for the node's template", overtaken(&tip));
+                        self.tell(events, Event::Trouble { detail, stale: true }).await;
+                    }
+                    tip = self.tip().await?;
+                }
             }
-            Err(error @ NodeError::Refused { .. }) => Err(stale(error.to_string())),
-            Err(error) => Err(self.away(&error)),
+        };
+        match fetched {
+            // The chain may have grown meanwhile.
+            Ok(template) if template.prev() != tip.hash && template.prev() != self.tip().await?.hash => {
+                let detail = format!("the node's template is on {}, which is not its newest block", template.prev());
+                Err(Event::Trouble { detail, stale: true })
+            }
+            Ok(template) => Ok(template),
+            Err(Unfit::Worthless(detail)) => Err(Event::Trouble { detail, stale: true }),
+            Err(Unfit::Failed(error)) if self.is_stale(&tip) => {
+                let detail = format!("{}: {error}", overtaken(&tip));
+                Err(Event::Trouble { detail, stale: true })
+            }
+            Err(Unfit::Failed(error)) => Err(self.away(&error)),
         }
+    }
+
+    /// The fleet's work is on another block than the newest.
+    fn is_stale(&self, tip: &Tip) -> bool {
+        self.builds_on.as_ref().is_some_and(|prev| *prev != tip.hash)
     }
 
     /// Which of our blocks are on the main chain, which has `height` blocks.
@@ -152,6 +194,29 @@ impl Chain {
         if news {
             self.account.save().await;
         }
+    }
+}
+
+fn overtaken(tip: &Tip) -> String {
+    format!("a new block ({}) came", tip.hash)
+}
+
+/// Why there is no template.
+enum Unfit {
+    /// The work at hand is worth nothing either.
+    Worthless(String),
+    /// The node did not give one.
+    Failed(NodeError),
+}
+
+async fn fetch(node: Node, wallet: String) -> Result<Template, Unfit> {
+    let info = node.info().await.map_err(Unfit::Failed)?;
+    check(&info, &wallet).map_err(Unfit::Worthless)?;
+    match node.template(&wallet).await {
+        Ok(raw) => Template::parse(&raw)
+            .map_err(|error| Unfit::Worthless(format!("the node's template is malformed: {error}"))),
+        Err(error @ NodeError::Refused { .. }) => Err(Unfit::Worthless(error.to_string())),
+        Err(error) => Err(Unfit::Failed(error)),
     }
 }
 
