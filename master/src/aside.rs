@@ -1,10 +1,11 @@
-//! What is stored beside jobs, in the same commits: users' sealed keys and conversations. Plain data.
+//! What is stored beside jobs, in the same commits: users' sealed keys, conversations, sessions. Plain data.
 
 use flota_proto::{JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ledger::UsageRow;
+use crate::session::SessionChange;
 
 /// The place of a question in its conversation; its answer stands one further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ pub enum Aside {
     Used(UsageRow),
     /// A job, or one unit of it, is of a worker that was found to lie.
     Suspect(JobId, Option<u32>),
+    /// Of a Socket.IO session.
+    Session(SessionChange, Timestamp),
     /// A conversation begins.
     Begin(ConversationRow),
     /// A conversation gets a title.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::core::DATASET_DIGEST_BYTES;
 use crate::core::record::StoredJob;
+use crate::session::{Followed, SessionChange, SessionKey};
 use crate::submit::{NewJob, Principal};
 
 /// Why a call was not carried out. Completes "failed to …".
@@ -232,6 +233,7 @@ pub enum Command {
         principal: Principal,
         jobs: Vec<NewJob>,
         idempotency: Option<IdempotencyKey>,
+        session: Option<SessionKey>,
         reply: Reply<Submitted>,
     },
     Job {
@@ -357,6 +359,13 @@ pub enum Command {
     },
     /// About conversations.
     Conversation(Box<crate::conversation::Ask>),
+    /// What a session is still to be told.
+    Session {
+        key: SessionKey,
+        reply: Reply<Vec<Followed>>,
+    },
+    /// What is stored of sessions changes.
+    Sessions(Vec<SessionChange>),
     /// Stop between batches: what was taken is committed first.
     Stop {
         reply: Reply<()>,
@@ -388,11 +397,13 @@ impl Command {
             Self::LeaseCredential { reply, .. } => drop(reply.send(Err(refused))),
             Self::AcceptedDigest { reply, .. } => drop(reply.send(Err(refused))),
             Self::Conversation(ask) => ask.refuse(refused),
+            Self::Session { reply, .. } => drop(reply.send(Err(refused))),
             Self::Usage { reply, .. } => drop(reply.send(Err(refused))),
             Self::Models { reply } => drop(reply.send(Err(refused))),
             Self::Stop { reply } => drop(reply.send(Err(refused))),
-            // What was not counted is repeated by its worker.
+            // What was not counted is repeated by its worker, and what is not known to be told is told again.
             Self::Checked { .. }
+            | Self::Sessions(_)
             | Self::Registered(_)
             | Self::Status(_)
             | Self::BrokerUp
@@ -466,10 +477,29 @@ impl Handle {
         self.commands.send(command).await.map_err(|_| stopping())
     }
 
-    call!(
-        /// Accepts jobs: they are in the store when this answers. A batch is not atomic.
-        submit(principal: Principal, jobs: Vec<NewJob>, idempotency: Option<IdempotencyKey>) -> Submitted, Submit
-    );
+    /// Accepts jobs: they are in the store when this answers. A batch is not atomic.
+    ///
+    /// # Errors
+    /// [`Refused`] says why.
+    pub async fn submit(
+        &self,
+        principal: Principal,
+        jobs: Vec<NewJob>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Submitted, Refused> {
+        self.ask(|reply| Command::Submit { principal, jobs, idempotency, session: None, reply }).await
+    }
+
+    /// Accepts one job, of which a session is to be told: both are in the store when this answers.
+    ///
+    /// # Errors
+    /// [`Refused`] says why.
+    pub async fn submit_for(&self, session: SessionKey, principal: Principal, job: NewJob) -> Result<JobId, Refused> {
+        let (jobs, session) = (vec![job], Some(session));
+        let answers = self.ask(|reply| Command::Submit { principal, jobs, idempotency: None, session, reply }).await?;
+        answers.into_iter().next().unwrap_or_else(|| Err(Refused::Unavailable("the job was not answered".into())))
+    }
+
     call!(
         /// One job, with its payload where asked.
         job(id: JobId, payload: bool) -> rest::Job, Job

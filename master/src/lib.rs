@@ -13,6 +13,7 @@ mod ration;
 mod running;
 pub mod seal;
 mod secret;
+pub mod session;
 pub mod sources;
 pub mod store;
 pub mod submit;

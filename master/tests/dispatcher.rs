@@ -12,6 +12,7 @@ use flota_master::handle::{
     Command, Handle, Hello, IdempotencyKey, JobFilter, PublishError, Publisher, Refused, Subscription, UnitResult,
     UnitText,
 };
+use flota_master::session::{Followed, SessionChange, SessionKey};
 use flota_master::store::{IdempotencyRow, Loaded, Reader, Retention, SqliteStore, Store, StoreError};
 use flota_master::submit::{NewJob, Principal};
 use flota_proto::rest::{JobState, SubmitJob};
@@ -174,7 +175,12 @@ impl Master {
     fn start_in(directory: TempDir) -> Self {
         Self::start_with(
             directory,
-            Retention { age_ms: 3_600_000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX },
+            Retention {
+                age_ms: 3_600_000,
+                bytes_max: u64::MAX,
+                conversations_age_ms: u64::MAX,
+                sessions_max: u64::MAX,
+            },
         )
     }
 
@@ -227,7 +233,13 @@ impl Master {
     async fn one_batch(&self, commands: Vec<Command>) {
         self.control.change(|state| state.gated = true);
         let (reply, _) = oneshot::channel();
-        let first = Command::Submit { principal: Principal::local(), jobs: vec![echo()], idempotency: None, reply };
+        let first = Command::Submit {
+            principal: Principal::local(),
+            jobs: vec![echo()],
+            idempotency: None,
+            session: None,
+            reply,
+        };
         self.handle.tell(first).await.unwrap();
         self.control.wait(|state| state.waiting);
         for command in commands {
@@ -295,7 +307,8 @@ async fn a_failed_commit_answers_who_waits_for_a_job_that_is_gone_with_it() {
     let job = echo();
     let id = job.id;
     let (reply, submitted) = oneshot::channel();
-    let submit = Command::Submit { principal: Principal::local(), jobs: vec![job], idempotency: None, reply };
+    let submit =
+        Command::Submit { principal: Principal::local(), jobs: vec![job], idempotency: None, session: None, reply };
     master.handle.tell(submit).await.unwrap();
     assert!(matches!(within(submitted).await.unwrap(), Err(Refused::StoreFull(_))));
     assert!(matches!(within(master.handle.wait(id)).await, Err(Refused::NotFound(_))));
@@ -396,12 +409,17 @@ async fn a_master_that_was_replaced_ends_with_nothing_to_store_and_takes_no_work
 
 #[tokio::test]
 async fn old_jobs_are_deleted_also_under_constant_load() {
-    let master = Master::with(Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX });
+    let master = Master::with(Retention {
+        age_ms: 0,
+        bytes_max: u64::MAX,
+        conversations_age_ms: u64::MAX,
+        sessions_max: u64::MAX,
+    });
     let id = master.one().await;
     master.handle.cancel(Principal::local(), id).await.unwrap();
     let submit = || {
         let (reply, _) = oneshot::channel();
-        Command::Submit { principal: Principal::local(), jobs: vec![echo()], idempotency: None, reply }
+        Command::Submit { principal: Principal::local(), jobs: vec![echo()], idempotency: None, session: None, reply }
     };
     master.control.change(|state| state.gated = true);
     master.handle.tell(submit()).await.unwrap();
@@ -571,4 +589,56 @@ async fn a_subscriber_that_does_not_read_is_let_go_and_another_hears_everything(
         heard += 1;
     }
     assert!(heard <= 1_100, "what waits for a slow one is bounded, and its channel is closed: {heard}");
+}
+
+#[tokio::test]
+async fn what_a_session_is_to_be_told_is_stored_with_its_job_and_outlives_the_master() {
+    let master = Master::start();
+    let key = SessionKey::new(uuid::Uuid::new_v4(), "secret");
+    let session = |master: &Master| {
+        let handle = master.handle.clone();
+        async move { within(handle.session(key)).await }
+    };
+    assert!(matches!(session(&master).await, Err(Refused::NotFound(_))));
+    let job = within(master.handle.submit_for(key, Principal::local(), echo())).await.unwrap();
+    let other = within(master.handle.submit_for(key, Principal::local(), echo())).await.unwrap();
+    master.control.change(|state| state.fail = 1);
+    assert!(within(master.handle.submit_for(key, Principal::local(), echo())).await.is_err());
+    let master = master.restart().await;
+    let followed = |job| Followed { job, after: None, question: false };
+    let mut both = [followed(job), followed(other)];
+    both.sort_by_key(|followed| followed.job);
+    assert_eq!(session(&master).await.unwrap(), both);
+    let guess = SessionKey::new(key.id, "guess");
+    assert!(matches!(within(master.handle.session(guess)).await, Err(Refused::NotFound(_))));
+
+    let changes = vec![SessionChange::Told(key.id, job), SessionChange::Seen(key.id, vec![(other, 7)])];
+    master.handle.keep_sessions(changes).await;
+    master.one().await;
+    let master = master.restart().await;
+    assert_eq!(session(&master).await.unwrap(), [Followed { after: Some(7), ..followed(other) }]);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_gets_no_new_sessions_and_those_there_are_told() {
+    let master = Master::start();
+    let key = SessionKey::new(uuid::Uuid::new_v4(), "secret");
+    let job = within(master.handle.submit_for(key, Principal::local(), echo())).await.unwrap();
+    master.control.change(|state| state.free = Some(RESERVE - 1));
+    let new = SessionKey::new(uuid::Uuid::new_v4(), "secret");
+    let refused = async {
+        // The space is looked at now and then only.
+        while master.handle.submit(Principal::local(), vec![echo()], None).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(refused).await;
+    master.handle.keep_sessions(vec![SessionChange::Begin(new), SessionChange::Told(key.id, job)]).await;
+    let told = async {
+        while !master.handle.session(key).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(told).await;
+    assert!(matches!(within(master.handle.session(new)).await, Err(Refused::NotFound(_))));
 }

@@ -134,7 +134,12 @@ fn a_master_is_back_with_all_that_waits_and_what_has_ended_costs_nothing() {
             && store
                 .prune(
                     &|age| Timestamp(NOW.after_ms(20).0.saturating_sub(age)),
-                    Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX },
+                    Retention {
+                        age_ms: 0,
+                        bytes_max: u64::MAX,
+                        conversations_age_ms: u64::MAX,
+                        sessions_max: u64::MAX,
+                    },
                 )
                 .unwrap()
         {}

@@ -18,6 +18,8 @@ pub struct Socket {
     events: VecDeque<(String, Value)>,
     /// Its session, which owns what it asks.
     pub session: String,
+    /// What opens the session again.
+    pub secret: String,
 }
 
 impl Socket {
@@ -30,11 +32,13 @@ impl Socket {
         tcp.set_nodelay(true).expect("failed to set TCP_NODELAY");
         let url = format!("ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket");
         let (stream, _) = client_async(url, tcp).await.expect("no WebSocket");
-        let mut socket = Self { stream, next_ack: 0, events: VecDeque::new(), session: String::new() };
+        let (session, secret) = (String::new(), String::new());
+        let mut socket = Self { stream, next_ack: 0, events: VecDeque::new(), session, secret };
         assert!(socket.text().await.starts_with("0{"), "no engine.io handshake");
         socket.send("40{}".into()).await;
         assert!(socket.text().await.starts_with("40{"), "not let in");
         socket.session = socket.event("session-id").await.as_str().unwrap_or_default().to_owned();
+        socket.secret = socket.event("session-secret").await.as_str().unwrap_or_default().to_owned();
         socket
     }
 

@@ -79,6 +79,7 @@ pub fn master_config(
             age_ms: milliseconds(settings.retention_age),
             conversations_age_ms: milliseconds(settings.conversation_age),
             bytes_max: settings.retention_size.unwrap_or(u64::MAX),
+            sessions_max: settings.browsers_max as u64,
         },
         limits: Limits {
             live_jobs_max: settings.jobs_max,

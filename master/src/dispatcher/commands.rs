@@ -13,7 +13,9 @@ use crate::handle::{Command, Hello, Refused, Reply, StreamId, WorkerControl};
 impl Dispatcher {
     pub(super) fn command(&mut self, at: Moment, command: Command) {
         match command {
-            Command::Submit { principal: _, jobs, idempotency, reply } => self.submit(jobs, idempotency, reply),
+            Command::Submit { principal: _, jobs, idempotency, session, reply } => {
+                self.submit(jobs, idempotency, session, reply);
+            }
             Command::Job { id, payload, reply } => self.read_job(id, payload, reply),
             Command::Await { id, reply } => self.wait_for_job(id, reply),
             Command::Jobs { filter, reply } => self.read_jobs(filter, reply),
@@ -71,6 +73,8 @@ impl Dispatcher {
                 self.answer(reply, models);
             }
             Command::Conversation(ask) => self.conversation(at, *ask),
+            Command::Session { key, reply } => drop(reply.send(self.session(key))),
+            Command::Sessions(changes) => self.session_changes(at, changes),
             Command::Stop { reply } => drop(reply),
         }
     }

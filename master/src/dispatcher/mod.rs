@@ -12,6 +12,7 @@ mod idempotency;
 mod notes;
 mod reads;
 mod release;
+mod sessions;
 mod simple;
 mod stall;
 mod submissions;

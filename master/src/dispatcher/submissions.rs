@@ -1,12 +1,14 @@
 //! Jobs come in: known ids, dependencies, slices of large batches, and the answer after the commit.
 
-use flota_proto::JobId;
 use flota_proto::kinds::FieldError;
+use flota_proto::{JobId, Kind};
 
 use super::idempotency::Before;
 use super::{Dispatcher, Moment};
+use crate::aside::Aside;
 use crate::core::{Dependency, Input};
 use crate::handle::{IdempotencyKey, Refused, Reply, Submitted};
+use crate::session::{Followed, SessionChange, SessionKey};
 use crate::submit::NewJob;
 
 /// Jobs taken into one batch, so that one caller does not hold up the loop.
@@ -21,6 +23,8 @@ pub struct Submission {
     slice: Submitted,
     /// Where it came with an idempotency key.
     pub keyed: Option<Keyed>,
+    /// Who is to be told of its jobs.
+    session: Option<SessionKey>,
     reply: Reply<Submitted>,
 }
 
@@ -67,7 +71,13 @@ fn unfinished(stored: Submitted, lost: usize, refused: &Refused) -> Result<Submi
 }
 
 impl Dispatcher {
-    pub(super) fn submit(&mut self, jobs: Vec<NewJob>, key: Option<IdempotencyKey>, reply: Reply<Submitted>) {
+    pub(super) fn submit(
+        &mut self,
+        jobs: Vec<NewJob>,
+        key: Option<IdempotencyKey>,
+        session: Option<SessionKey>,
+        reply: Reply<Submitted>,
+    ) {
         if let Some(refused) = self.not_accepting() {
             return drop(reply.send(Err(refused)));
         }
@@ -85,7 +95,7 @@ impl Dispatcher {
             return;
         }
         let (stored, slice) = (Vec::with_capacity(jobs.len()), Vec::new());
-        self.submissions.push_back(Submission { jobs: jobs.into_iter(), stored, slice, keyed, reply });
+        self.submissions.push_back(Submission { jobs: jobs.into_iter(), stored, slice, keyed, session, reply });
     }
 
     /// Takes the next slice of what was submitted.
@@ -98,7 +108,13 @@ impl Dispatcher {
             submission.stored.append(&mut submission.slice);
             let resumed = submission.keyed.as_ref().is_some_and(|keyed| keyed.resumed);
             for job in submission.jobs.by_ref().take(left) {
-                submission.slice.push(self.accept(at, job, resumed));
+                let question = job.kind == Kind::AiChat;
+                let answer = self.accept(at, job, resumed);
+                if let (Some(key), Ok(job)) = (submission.session, &answer) {
+                    let followed = Followed { job: *job, after: None, question };
+                    self.asides.push(Aside::Session(SessionChange::Follow(key, followed), at.now));
+                }
+                submission.slice.push(answer);
             }
             left -= submission.slice.len();
             if submission.jobs.len() > 0 {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::UsageFilter;
 use super::rows::int;
+use super::sessions;
 use crate::aside::{Aside, ConversationRow, History, MessageRow};
 use crate::ledger::{Spent, UsageRow};
 use crate::tokens;
@@ -44,6 +45,7 @@ pub fn write(db: &Connection, aside: &Aside) -> Result<(), StoreError> {
             }
             db.prepare_cached("UPDATE jobs SET suspect = 1 WHERE id = ?")?.execute([bytes(&job.0)])?
         }
+        Aside::Session(change, at) => return sessions::write(db, change, *at),
         Aside::Begin(row) => db
             .prepare_cached("INSERT INTO conversations VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")?
             .execute(params![bytes(&row.id), row.owner, row.title, int(row.created_at.0), int(row.updated_at.0)])?,

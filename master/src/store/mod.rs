@@ -3,6 +3,7 @@
 mod asides;
 mod backup;
 mod rows;
+mod sessions;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -24,6 +25,7 @@ use crate::core::record::{StoredJob, UnitRow, WorkerRow};
 use crate::core::{Changes, Core, Limits};
 use crate::handle::JobFilter;
 use crate::ledger::{Spent, UsageRow};
+use crate::session::Followed;
 
 /// Why the store did not do what it was asked. Completes "failed to …".
 #[derive(Debug, Error)]
@@ -113,6 +115,8 @@ pub struct Retention {
     pub bytes_max: u64,
     /// Conversations are deleted that nobody has touched for this long.
     pub conversations_age_ms: u64,
+    /// The oldest sessions are deleted when there are more.
+    pub sessions_max: u64,
 }
 
 /// Which rows of the ledger.
@@ -272,6 +276,18 @@ pub trait Reader: Send {
     /// # Errors
     /// [`StoreError`]
     fn credentials(&mut self) -> Result<Vec<(JobId, Vec<u8>)>, StoreError>;
+
+    /// The digest of a session's secret.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn session_digest(&mut self, id: Uuid) -> Result<Option<[u8; 32]>, StoreError>;
+
+    /// What a session is still to be told.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn follows(&mut self, session: Uuid) -> Result<Vec<Followed>, StoreError>;
 
     /// One conversation.
     ///

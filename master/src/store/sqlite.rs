@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::UsageFilter;
 use super::asides;
 use super::rows::{JOB_COLUMNS, UNIT_COLUMNS, int, state_number, stored_job, unit};
+use super::sessions;
 use super::writes::{write_job, write_unit, write_worker};
 use super::{IdempotencyRow, Loaded, Reader, Retention, Store, StoreError, StoredState};
 use crate::aside::{ConversationRow, History, MessageRow};
@@ -21,6 +22,7 @@ use crate::core::Changes;
 use crate::core::record::{StoredJob, UnitRow, WorkerRow};
 use crate::handle::JobFilter;
 use crate::ledger::{Spent, UsageRow, day_of};
+use crate::session::{AGE_MAX_MS, Followed};
 
 /// What takes the schema from version n to n + 1, beginning with an empty file. What has landed is never edited: a file in
 /// the field would not learn of it.
@@ -33,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/006_standing.sql"),
     include_str!("migrations/007_suspects.sql"),
     include_str!("migrations/008_ai_marks.sql"),
+    include_str!("migrations/009_sessions.sql"),
 ];
 /// The newest version of the schema.
 const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -372,6 +375,7 @@ impl Store for SqliteStore {
         }
         deleted += prune_others(&transaction, ago)?;
         deleted += asides::prune(&transaction, ago(retention.conversations_age_ms), PRUNE_CONVERSATIONS)?;
+        deleted += sessions::prune(&transaction, ago(AGE_MAX_MS), retention.sessions_max)?;
         deleted += asides::prune_usage(&transaction, day_of(ago(USAGE_MS)))?;
         transaction.commit()?;
         Ok(deleted > 0)
@@ -516,6 +520,14 @@ impl Reader for SqliteReader {
 
     fn credentials(&mut self) -> Result<Vec<(JobId, Vec<u8>)>, StoreError> {
         asides::credentials(&self.db)
+    }
+
+    fn session_digest(&mut self, id: Uuid) -> Result<Option<[u8; 32]>, StoreError> {
+        sessions::digest(&self.db, id)
+    }
+
+    fn follows(&mut self, session: Uuid) -> Result<Vec<Followed>, StoreError> {
+        sessions::follows(&self.db, session)
     }
 
     fn conversation(&mut self, id: Uuid) -> Result<Option<ConversationRow>, StoreError> {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use flota_proto::rest::{JobState, OnDependencyFailure, Requires};
 use flota_proto::{Algorithm, JobId, Kind, Timestamp};
+use uuid::Uuid;
 
 use super::{IdempotencyRow, Retention, SqliteStore, Store, StoreError};
 use crate::aside::Aside;
 use crate::core::record::{UnitRow, WorkerRow};
 use crate::core::{Changes, Core, Input, Limits, Moment};
 use crate::handle::JobFilter;
+use crate::session::{AGE_MAX_MS, Followed, SessionChange, SessionKey};
 use crate::submit::{NewJob, Work};
 
 const NOW: Timestamp = Timestamp(1_795_254_600_000);
@@ -113,7 +115,8 @@ fn an_ended_job_is_not_loaded_and_is_deleted_in_time() {
         assert_eq!(store.live_jobs(0, 10).unwrap().len(), 0);
         assert_eq!(store.own_reader().job(id).unwrap().unwrap().row.state, JobState::Cancelled);
 
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
+        let retention =
+            Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX, sessions_max: u64::MAX };
         while store.prune(&ago(500), retention).unwrap() {}
         assert!(store.own_reader().job(id).unwrap().is_some());
         for _ in 0..3 {
@@ -182,7 +185,8 @@ fn what_is_old_is_deleted_whatever_stands_before_it() {
         let units = |from: u32| UnitRow { index: from, ..unit(1_201) };
         let rows = Changes { units: (0..5_000).map(units).collect(), ..Changes::default() };
         store.commit(&rows, &[]).unwrap();
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
+        let retention =
+            Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX, sessions_max: u64::MAX };
         let mut slices = 0;
         while store.prune(&ago(2_000), retention).unwrap() {
             slices += 1;
@@ -263,7 +267,8 @@ fn workers_that_fell_silent_are_forgotten_and_others_are_not() {
         };
         let workers = vec![worker("gone", true, false), worker("drained", true, true), worker("there", false, false)];
         store.commit(&Changes { workers, ..Changes::default() }, &[]).unwrap();
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
+        let retention =
+            Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX, sessions_max: u64::MAX };
         store.prune(&ago(8 * 86_400_000), retention).unwrap();
         let known: Vec<String> = store.load().unwrap().workers.iter().map(|row| row.id.to_string()).collect();
         assert_eq!(known, ["drained", "there"]);
@@ -338,7 +343,8 @@ fn an_idempotency_key_keeps_its_answer() {
         store.commit(&Core::new(Limits::default()).take_changes(), std::slice::from_ref(&row)).unwrap();
         assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), Some(row));
         assert_eq!(store.own_reader().idempotency("bob", "k").unwrap(), None);
-        let retention = Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
+        let retention =
+            Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX, sessions_max: u64::MAX };
         store.prune(&ago(86_400_001), retention).unwrap();
         assert_eq!(store.own_reader().idempotency("ann", "k").unwrap(), None);
     });
@@ -396,8 +402,81 @@ fn ended_jobs_are_counted_as_they_end_start_again_and_go() {
         store.commit(&core.take_changes(), &[]).unwrap();
         assert_eq!(ended(store), counts(2));
 
-        let retention = Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX };
+        let retention =
+            Retention { age_ms: 0, bytes_max: u64::MAX, conversations_age_ms: u64::MAX, sessions_max: u64::MAX };
         while store.prune(&ago(2000), retention).unwrap() {}
         assert_eq!(ended(store), counts(0));
+    });
+}
+
+fn session(number: u128) -> SessionKey {
+    SessionKey::new(Uuid::from_u128(number), &format!("secret {number}"))
+}
+
+fn change_sessions(store: &mut dyn Store, ms: u64, changes: Vec<SessionChange>) {
+    let asides = changes.into_iter().map(|change| Aside::Session(change, NOW.after_ms(ms))).collect();
+    store.commit(&Changes { asides, ..Changes::default() }, &[]).unwrap();
+}
+
+#[test]
+fn a_session_keeps_its_secret_and_what_it_is_to_be_told() {
+    on_every_store(|store| {
+        let (key, jobs) = (session(1), [JobId(Uuid::from_u128(1)), JobId(Uuid::from_u128(2))]);
+        let followed = |job, after, question| Followed { job, after, question };
+        let other = SessionKey::new(key.id, "another secret");
+        change_sessions(
+            store,
+            0,
+            vec![
+                SessionChange::Begin(key),
+                SessionChange::Begin(other),
+                SessionChange::Follow(key, followed(jobs[0], None, true)),
+                SessionChange::Follow(session(2), followed(jobs[0], Some(3), false)),
+                SessionChange::Follow(key, followed(jobs[1], Some(4), false)),
+                SessionChange::Follow(key, followed(jobs[0], Some(9), false)),
+                SessionChange::Seen(key.id, vec![(jobs[1], 5), (JobId(Uuid::from_u128(3)), 6)]),
+            ],
+        );
+        let digest = store.own_reader().session_digest(key.id).unwrap().unwrap();
+        assert!(key.fits(&digest) && !other.fits(&digest));
+        let told = [followed(jobs[0], Some(9), true), followed(jobs[1], Some(5), false)];
+        assert_eq!(store.own_reader().follows(key.id).unwrap(), told, "a question stays one");
+        change_sessions(store, 0, vec![SessionChange::Told(key.id, jobs[0]), SessionChange::Told(key.id, jobs[0])]);
+        assert_eq!(store.own_reader().follows(key.id).unwrap(), told[1..]);
+        change_sessions(store, 0, vec![SessionChange::Forget(key.id)]);
+        assert_eq!(store.own_reader().session_digest(key.id).unwrap(), None);
+        assert_eq!(store.own_reader().follows(key.id).unwrap(), []);
+        assert_eq!(store.own_reader().follows(session(2).id).unwrap(), [followed(jobs[0], Some(3), false)]);
+    });
+}
+
+#[test]
+fn sessions_go_when_nobody_came_back_and_the_oldest_beyond_the_bound() {
+    on_every_store(|store| {
+        let follow = |key: SessionKey| Followed { job: JobId(key.id), after: None, question: true };
+        for number in 1..=5 {
+            let key = session(number);
+            change_sessions(store, u64::try_from(number).unwrap(), vec![SessionChange::Follow(key, follow(key))]);
+        }
+        change_sessions(store, 10, vec![SessionChange::Seen(session(1).id, Vec::new())]);
+        let mut retention =
+            Retention { age_ms: 1000, bytes_max: u64::MAX, conversations_age_ms: u64::MAX, sessions_max: u64::MAX };
+        let mut left = |after_ms, sessions_max| {
+            retention.sessions_max = sessions_max;
+            while store.prune(&ago(after_ms), retention).unwrap() {}
+            let reader = store.own_reader();
+            (1..=5)
+                .filter(|number| {
+                    let key = session(*number);
+                    let known = reader.session_digest(key.id).unwrap().is_some();
+                    assert_eq!(reader.follows(key.id).unwrap().len(), usize::from(known));
+                    known
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(left(AGE_MAX_MS, 5), [1, 2, 3, 4, 5]);
+        assert_eq!(left(AGE_MAX_MS + 3, 5), [1, 3, 4, 5], "the second is too old");
+        assert_eq!(left(AGE_MAX_MS + 3, 2), [1, 5], "the first was used last");
+        assert_eq!(left(AGE_MAX_MS + 11, 2), []);
     });
 }

@@ -163,11 +163,13 @@ async fn serve(listener: TcpListener, app: Arc<App>) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
     });
-    let stop = app.stop.clone();
+    let (stop, closing) = (app.stop.clone(), app.clone());
     let server = axum::serve(listener, router::build(&app, layer)).with_graceful_shutdown({
         let stop = stop.clone();
         async move {
             stop.cancelled().await;
+            // The library does not say of each that it has gone.
+            closing.handle.keep_sessions(closing.sessions.told()).await;
             io.close().await;
         }
     });

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use flota_master::handle::{Command, Handle, IdempotencyKey, JobUpdate, QueueDepthRow, Refused, Subscription};
+use flota_master::session::{Followed, SessionChange, SessionKey};
 use flota_master::submit::{NewJob, Principal};
 use flota_proto::kinds::FieldError;
 use flota_proto::mqtt::WorkerState;
 use flota_proto::rest::{self, Job, JobError, JobEvent, JobState, Page};
-use flota_proto::{Class, JobId, Timestamp, WorkerId};
+use flota_proto::{Class, JobId, Kind, Timestamp, WorkerId};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 /// What the fake knows.
 #[derive(Default)]
@@ -20,6 +22,8 @@ pub struct World {
     jobs: BTreeMap<JobId, Entry>,
     keys: BTreeMap<String, ([u8; 32], Vec<JobId>)>,
     clock: u64,
+    /// Sessions as they would be stored, with what they are to be told.
+    pub sessions: BTreeMap<Uuid, (SessionKey, Vec<Followed>)>,
     /// Answered to a question for a place in the queue.
     pub position: Option<u64>,
     /// Every submission is refused.
@@ -285,10 +289,46 @@ impl World {
         Ok(known.clone())
     }
 
+    fn keep(&mut self, change: SessionChange) {
+        match change {
+            SessionChange::Begin(key) => drop(self.sessions.entry(key.id).or_insert((key, Vec::new()))),
+            SessionChange::Follow(key, followed) => {
+                let (_, follows) = self.sessions.entry(key.id).or_insert((key, Vec::new()));
+                follows.retain(|known| known.job != followed.job);
+                follows.push(followed);
+            }
+            SessionChange::Told(id, job) => {
+                self.sessions.get_mut(&id).unwrap().1.retain(|followed| followed.job != job);
+            }
+            SessionChange::Seen(id, told) => {
+                for followed in self.sessions.get_mut(&id).into_iter().flat_map(|(_, follows)| follows) {
+                    let seq = told.iter().find(|(job, _)| *job == followed.job).map(|(_, seq)| *seq);
+                    followed.after = seq.or(followed.after);
+                }
+            }
+            SessionChange::Forget(id) => drop(self.sessions.remove(&id)),
+        }
+    }
+
     fn answer(&mut self, command: Command) {
         use flota_master::handle::WorkerControl as C;
         match command {
-            Command::Submit { jobs, idempotency, reply, .. } => drop(reply.send(self.submit(jobs, idempotency))),
+            Command::Submit { jobs, idempotency, session, reply, .. } => {
+                let questions: Vec<bool> = jobs.iter().map(|job| job.kind == Kind::AiChat).collect();
+                let answers = self.submit(jobs, idempotency);
+                let accepted = answers.iter().flatten().flatten().copied().zip(questions);
+                for (job, question) in accepted.collect::<Vec<_>>() {
+                    let followed = Followed { job, after: None, question };
+                    session.iter().for_each(|key| self.keep(SessionChange::Follow(*key, followed)));
+                }
+                drop(reply.send(answers));
+            }
+            Command::Session { key, reply } => {
+                let known = self.sessions.get(&key.id).filter(|(known, _)| *known == key);
+                let follows = known.map(|(_, follows)| follows.clone());
+                drop(reply.send(follows.ok_or_else(|| Refused::NotFound("session".into()))));
+            }
+            Command::Sessions(changes) => changes.into_iter().for_each(|change| self.keep(change)),
             Command::Job { id, payload, reply } => drop(reply.send(self.job(id, payload))),
             Command::Await { id, reply } => match self.job(id, true) {
                 Ok(job) if !job.state.ended() => self.find(id).unwrap().waiters.push(reply),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flota_master::handle::Handle;
 use flota_master::logs::LogHub;
 use flota_master::seal::Sealer;
 use flota_master::sources::{Book, Sources};
@@ -28,6 +29,7 @@ pub fn line(message: &str) -> LogLine {
 pub struct Server {
     pub address: SocketAddr,
     pub fake: Fake,
+    handle: Handle,
     pub logs: LogHub,
     pub http: Client,
     pub tasks: TaskTracker,
@@ -54,15 +56,27 @@ impl Server {
 
     pub async fn with(config: WebConfig) -> Result<Self, WebError> {
         let (fake, handle) = Fake::start();
+        Self::over(fake, handle, config).await
+    }
+
+    /// A master that comes after this one, which stops: what was stored is there, what was in memory is not.
+    pub async fn restart(self) -> Self {
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(DEADLINE, self.tasks.wait()).await.expect("it stops");
+        Self::over(self.fake, self.handle, config()).await.unwrap()
+    }
+
+    async fn over(fake: Fake, handle: Handle, config: WebConfig) -> Result<Self, WebError> {
         let logs = LogHub::new();
         let stop = CancellationToken::new();
         let tasks = config.tasks.clone();
         let prometheus = web::metrics::install().unwrap();
         let book = Book::open(Path::new(":memory:"), 0, Sealer::ephemeral()).unwrap();
         let sources = Sources::new(handle.clone(), Arc::default(), Verifier::start().unwrap(), book);
-        let address = web::start(config, handle, sources, logs.clone(), prometheus, stop.clone()).await?;
+        let address = web::start(config, handle.clone(), sources, logs.clone(), prometheus, stop.clone()).await?;
         let http = Client::builder().timeout(DEADLINE).no_proxy().build().unwrap();
-        Ok(Self { address, fake, logs, http, tasks, _stop: stop.clone().drop_guard(), stop })
+        Ok(Self { address, fake, handle, logs, http, tasks, _stop: stop.clone().drop_guard(), stop })
     }
 
     pub fn url(&self, path: &str) -> String {

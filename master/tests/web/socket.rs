@@ -6,7 +6,7 @@ use flota_proto::JobId;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::fake::worker;
+use crate::fake::{Fake, worker};
 use crate::server::{Server, config, line, until};
 use crate::ws::Socket;
 
@@ -236,6 +236,56 @@ async fn who_comes_back_gets_what_was_missed_once() {
     server.fake.answer(asked, "4");
     assert_eq!(third.event("ai-response").await["response"], "4");
     assert!(third.settled().await.iter().all(|(name, _)| name != "ai-response"));
+}
+
+#[tokio::test]
+async fn a_session_outlives_the_master_and_is_answered_once() {
+    let server = Server::start().await;
+    let mut first = Socket::connect(&server).await;
+    let id: uuid::Uuid = first.id.parse().unwrap();
+    let resume = json!({ "sessionId": first.id, "secret": first.secret });
+    let heard = job_id(&first.ask("user-query", &json!({ "query": "heard" })).await);
+    server.fake.answer(heard, "1");
+    assert_eq!(first.event("ai-response").await["response"], "1");
+    let open = job_id(&first.ask("user-query", &json!({ "query": "open" })).await);
+    let echo = job_id(&first.ask("job-submit", &json!({ "kind": "echo", "payload": { "value": 1 } })).await);
+    let fake = server.fake.clone();
+    let kept = |fake: &Fake| -> Vec<_> {
+        let world = fake.world();
+        let (_, follows) = &world.sessions[&id];
+        follows.iter().map(|followed| (followed.job, followed.question)).collect()
+    };
+    until("what was heard is marked", || kept(&fake) == [(open, true), (echo, false)]).await;
+    let mut untold = vec![open, echo];
+    while !untold.is_empty() {
+        let told = job_id(&first.event("job-event").await);
+        untold.retain(|job| *job != told);
+    }
+
+    let server = server.restart().await;
+    let told = |fake: &Fake| fake.world().sessions[&id].1.iter().all(|followed| followed.after == Some(1));
+    until("how far it was told is kept at an orderly end", || told(&fake)).await;
+    server.fake.compute(open);
+    server.fake.answer(open, "2");
+    let mut second = Socket::connect(&server).await;
+    let wrong = json!({ "sessionId": first.id, "secret": second.secret });
+    for wrong in [wrong, json!({ "sessionId": second.id, "secret": first.secret })] {
+        let refused = second.ask("session-resume", &wrong).await;
+        assert_eq!(refused["error"]["code"], "unknown_session");
+    }
+    assert_eq!(second.ask("session-resume", &resume).await, json!({ "sessionId": first.id }));
+    assert_eq!(second.event("ai-response").await["response"], "2");
+    server.fake.complete(echo, &json!({ "value": 1 }));
+    let event = second.event("job-event").await;
+    assert_eq!((job_id(&event), &event["seq"], &event["type"]), (echo, &json!(2), &json!("completed")));
+    until("all is told", || kept(&fake).is_empty()).await;
+    let fresh: uuid::Uuid = second.id.parse().unwrap();
+    assert!(!server.fake.world().sessions.contains_key(&fresh), "one that was not needed is forgotten");
+
+    let server = server.restart().await;
+    let mut third = Socket::connect(&server).await;
+    assert_eq!(third.ask("session-resume", &resume).await["sessionId"], json!(first.id));
+    assert!(third.settled().await.iter().all(|(name, _)| name == "fleet-tick"), "nothing twice");
 }
 
 #[tokio::test]

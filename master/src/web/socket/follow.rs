@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::answer;
 use super::session::{Session, Step, Told, Turn};
 use crate::handle::{Refused, Subscription};
+use crate::session::SessionChange;
 use crate::web::App;
 use crate::web::events::Reader;
 use crate::web::problem::Failure;
@@ -82,10 +83,20 @@ impl Follower {
             Err(refused) => tracing::debug!(%job, %refused, "a job can't be followed"),
         }
         if self.turn.question {
-            return self.tell_answer().await;
+            self.tell_answer().await?;
+        } else if self.session.end(self.turn) != Told::Sent {
+            return Err(Gone);
         }
-        self.session.end(self.turn);
+        if self.turn.kept {
+            self.note_told();
+        }
         Ok(())
+    }
+
+    /// On a task of its own, for which the stop waits: what was heard must not be told again after it.
+    fn note_told(&self) {
+        let (app, told) = (self.app.clone(), SessionChange::Told(self.session.id(), self.turn.job));
+        self.app.tasks.spawn(async move { app.handle.keep_sessions(vec![told]).await });
     }
 
     async fn tell_position(&self) -> Result<(), Gone> {

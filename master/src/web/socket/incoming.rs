@@ -26,6 +26,7 @@ use super::follow::{self, Begin};
 use super::session::Session;
 use super::{answer, logs};
 use crate::handle::Refused;
+use crate::session::{Followed, SessionChange, SessionKey};
 use crate::submit::{NewJob, Principal};
 use crate::web::App;
 use crate::web::extract::{self, Caller};
@@ -144,6 +145,9 @@ struct Done {
     then: Vec<(JobId, Begin)>,
 }
 
+/// The socket that had the session before, the jobs to be told, and what changes in the store.
+type Taken = (Option<SocketRef>, Vec<JobId>, Vec<SessionChange>);
+
 impl Done {
     fn ack(ack: serde_json::Value) -> Self {
         Self { ack, then: Vec::new() }
@@ -179,6 +183,11 @@ impl Connection {
         Some((session, secret))
     }
 
+    /// Notes a change of a session for the store.
+    pub async fn keep(&self, change: SessionChange) {
+        self.app.handle.keep_sessions(vec![change]).await;
+    }
+
     /// The client has gone.
     pub fn left(&self, reason: DisconnectReason) {
         let mut state = self.state();
@@ -189,9 +198,10 @@ impl Connection {
         if state.current.is_some() {
             self.app.sessions.disconnected();
         }
-        for session in state.current.iter().chain(&state.former) {
-            session.detach(self.socket, reason);
-        }
+        let sessions = state.current.iter().chain(&state.former);
+        let changes: Vec<_> = sessions.flat_map(|session| session.detach(self.socket, reason)).collect();
+        let app = self.app.clone();
+        self.app.tasks.spawn(async move { app.handle.keep_sessions(changes).await });
     }
 
     /// Does what the client sends, in its order. Events that came before it went are still done.
@@ -224,7 +234,7 @@ impl Connection {
             names::JOB_SUBMIT => self.job_submit(&session, payload).await,
             names::JOB_CANCEL => self.job_cancel(&session, payload).await,
             names::JOB_SUBSCRIBE => self.job_subscribe(&session, payload).await,
-            names::SESSION_RESUME => self.session_resume(socket, payload),
+            names::SESSION_RESUME => self.session_resume(socket, payload).await,
             names::LOGS_SUBSCRIBE => Ok(self.logs_subscribe(socket)),
             names::LOGS_UNSUBSCRIBE => {
                 self.logs_unsubscribe();
@@ -283,12 +293,8 @@ impl Connection {
     async fn submit(&self, session: &Session, job: NewJob, caller: Caller) -> Result<Done, Failure> {
         check_room(session)?;
         let question = job.kind == Kind::AiChat;
-        let answers = self.app.handle.submit(caller.principal, vec![job], None).await?;
-        let Some(answer) = answers.into_iter().next() else {
-            return Err(Failure::from(Refused::Unavailable("the job was not answered".into())));
-        };
-        let job = answer?;
-        session.follow(job, None, question);
+        let job = self.app.handle.submit_for(session.key, caller.principal, job).await?;
+        session.follow(Followed { job, after: None, question }, true);
         Ok(Done::and_tell(job, Begin::Submitted))
     }
 
@@ -302,32 +308,21 @@ impl Connection {
         let JobSubscribe { job_id, last_seq } = parse(payload)?;
         check_room(session)?;
         let subscription = self.app.handle.subscribe(job_id, last_seq).await?;
-        session.follow(job_id, last_seq, false);
+        let followed = Followed { job: job_id, after: last_seq, question: false };
+        let kept = subscription.live.is_some();
+        if kept {
+            self.keep(SessionChange::Follow(session.key, followed)).await;
+        }
+        session.follow(followed, kept);
         Ok(Done::and_tell(job_id, Begin::Subscribed(Box::new(subscription))))
     }
 
-    fn session_resume(&self, socket: &SocketRef, payload: &RawValue) -> Result<Done, Failure> {
+    async fn session_resume(&self, socket: &SocketRef, payload: &RawValue) -> Result<Done, Failure> {
         let SessionResume { session_id, secret } = parse(payload)?;
-        let Some(session) = self.app.sessions.find(&session_id, &secret) else {
-            let detail = "there is no such session, or the secret is another; a new one has begun";
-            return Err(Failure::new(StatusCode::NOT_FOUND, "unknown_session", detail));
-        };
-        let ack = json!({ "sessionId": session.id });
-        let mut state = self.state();
-        if state.current.as_ref().is_some_and(|current| current.id == session.id) {
-            return Ok(Done::ack(ack));
-        }
-        let (before, jobs) = session.attach(socket);
-        if let Some(own) = state.current.replace(session.clone())
-            && !self.app.sessions.forget_if_unused(&own)
-        {
-            state.former.push(own);
-        }
-        state.former.retain(|former| former.id != session.id);
-        if self.gone.is_cancelled() {
-            session.detach(self.socket, DisconnectReason::TransportClose);
-        }
-        drop(state);
+        let session = self.find_session(&session_id, &secret).await?;
+        let ack = json!({ "sessionId": session.id() });
+        let Some((before, jobs, changes)) = self.take_over(socket, &session) else { return Ok(Done::ack(ack)) };
+        self.app.handle.keep_sessions(changes).await;
         // The newest socket of a session takes it over; one that is the same was only among the former.
         if let Some(before) = before.filter(|before| before.id != socket.id)
             && let Err(error) = before.disconnect()
@@ -335,6 +330,47 @@ impl Connection {
             tracing::debug!(%error, "the socket that had the session before was closed already");
         }
         Ok(Done { ack, then: jobs.into_iter().map(|job| (job, Begin::Resumed)).collect() })
+    }
+
+    async fn find_session(&self, id: &str, secret: &str) -> Result<Arc<Session>, Failure> {
+        let unknown = || {
+            let detail = "there is no such session, or the secret is another; a new one has begun";
+            Failure::new(StatusCode::NOT_FOUND, "unknown_session", detail)
+        };
+        let key = SessionKey::new(id.parse().map_err(|_| unknown())?, secret);
+        if let Some(session) = self.app.sessions.find(&key) {
+            return Ok(session);
+        }
+        // The master that knew it has gone, or it was left for so long that others took its place.
+        match self.app.handle.session(key).await {
+            Ok(follows) => self.app.sessions.restore(key, follows).ok_or_else(|| {
+                let detail = "there are too many sessions (FLOTA_BROWSERS_MAX)".into();
+                Refused::Busy { detail, retry_after_seconds: 5 }.into()
+            }),
+            Err(Refused::NotFound(_)) => Err(unknown()),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// Makes `session` this client's; `None` when it is already.
+    fn take_over(&self, socket: &SocketRef, session: &Arc<Session>) -> Option<Taken> {
+        let mut state = self.state();
+        if state.current.as_ref().is_some_and(|current| current.id() == session.id()) {
+            return None;
+        }
+        let (before, jobs) = session.attach(socket);
+        let mut changes = vec![SessionChange::Seen(session.id(), Vec::new())];
+        if let Some(own) = state.current.replace(session.clone()) {
+            match self.app.sessions.forget_if_unused(&own) {
+                Some(forget) => changes.push(forget),
+                None => state.former.push(own),
+            }
+        }
+        state.former.retain(|former| former.id() != session.id());
+        if self.gone.is_cancelled() {
+            changes.extend(session.detach(self.socket, DisconnectReason::TransportClose));
+        }
+        Some((before, jobs, changes))
     }
 
     fn logs_subscribe(&self, socket: &SocketRef) -> Done {
@@ -366,7 +402,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn principal(session: &Session) -> Principal {
-    Principal { owner: session.id.to_string() }
+    Principal { owner: session.id().to_string() }
 }
 
 fn caller(session: &Session, api_key: Option<String>, secret: Option<String>) -> Result<Caller, Failure> {

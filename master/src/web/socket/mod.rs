@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use self::incoming::{Connection, Incoming, Packet, Reply};
 pub use self::session::Sessions;
 use super::{App, guard};
+use crate::session::SessionChange;
 
 /// Packets that wait for a client. The ping waits with them: a client further behind is cut off.
 const BUFFER_PACKETS: usize = 1024;
@@ -80,9 +81,10 @@ async fn connected(socket: SocketRef) {
         let _ = socket.disconnect();
         return;
     };
-    let told = socket.emit(names::SESSION_ID, &session.id.to_string());
+    let told = socket.emit(names::SESSION_ID, &session.id().to_string());
     if let Err(error) = told.and_then(|()| socket.emit(names::SESSION_SECRET, &secret)) {
         tracing::debug!(%error, "a socket closed while it connected");
     }
+    connection.keep(SessionChange::Begin(session.key)).await;
     connection.run(socket).await;
 }

@@ -1,5 +1,6 @@
 //! Sessions: what outlives a connection. A session knows which jobs its client follows, how far each was told, and which
-//! of them are questions still to be answered. Answers are not kept here: the store has them. Nothing here waits.
+//! of them are questions still to be answered. Answers are not kept here: the store has them. It also has what outlives
+//! the master; what changes of it is answered as [`SessionChange`]s for who calls. Nothing here waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,21 +10,24 @@ use flota_common::clock;
 use flota_proto::{JobId, Timestamp};
 use rand::RngCore;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::{DisconnectReason, Sid};
 use socketioxide::{SendError, SocketError};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-/// A session that nobody came back to is forgotten after this.
-const AGE_MAX_MS: u64 = 24 * 3_600_000;
+use crate::session::{AGE_MAX_MS, Followed, SessionChange, SessionKey};
+
+/// How often the store is told that a session is in use.
+const SEEN_MS: u64 = 3_600_000;
 /// Jobs that one session follows at once.
 const FOLLOWS_MAX: usize = 1024;
 /// Answers that may have gone into a dead connection, see [`Session::detach`].
 const RECENT_MAX: usize = 64;
 /// How long a connection can be dead before its missing pong tells: ping interval and timeout.
 const SILENCE_MS: u64 = 45_000;
+
+const _: () = assert!(AGE_MAX_MS > 2 * SEEN_MS);
 
 /// All sessions.
 pub struct Sessions {
@@ -46,39 +50,54 @@ impl Sessions {
     /// A new session for `socket`, and the secret that opens it again; `None` when there are too many.
     pub fn open(&self, socket: &SocketRef) -> Option<(Arc<Session>, String)> {
         let mut all = lock(&self.all);
-        if all.len() >= self.most {
-            let left = |session: &Arc<Session>| lock(&session.state).left_at;
-            let oldest = all.values().filter_map(|s| Some((left(s)?, s.id))).min().map(|(_, id)| id)?;
-            all.remove(&oldest);
-        }
+        self.make_room(&mut all)?;
         let mut secret = [0; 32];
         rand::rng().fill_bytes(&mut secret);
         let secret = hex::encode(secret);
-        let session = Arc::new(Session {
-            id: Uuid::new_v4(),
-            secret: Sha256::digest(&secret).into(),
-            state: Mutex::new(State { socket: Some(socket.clone()), ..State::default() }),
-        });
-        all.insert(session.id, session.clone());
+        let state = State { socket: Some(socket.clone()), seen_at: clock::now(), ..State::default() };
+        let session = Arc::new(Session { key: SessionKey::new(Uuid::new_v4(), &secret), state: Mutex::new(state) });
+        all.insert(session.id(), session.clone());
         self.connected.fetch_add(1, Ordering::Relaxed);
         Some((session, secret))
     }
 
-    /// The session that `id` and `secret` open.
-    pub fn find(&self, id: &str, secret: &str) -> Option<Arc<Session>> {
-        let session = lock(&self.all).get(&id.parse().ok()?)?.clone();
-        let given: [u8; 32] = Sha256::digest(secret).into();
-        let differs = session.secret.iter().zip(given).fold(0, |differs, (a, b)| differs | (a ^ b));
-        (differs == 0).then_some(session)
+    /// Forgets the session that was left first, where there is no room; `None` when all are in use. The store still has it.
+    fn make_room(&self, all: &mut HashMap<Uuid, Arc<Session>>) -> Option<()> {
+        if all.len() >= self.most {
+            let left = |session: &Arc<Session>| lock(&session.state).left_at;
+            let oldest = all.values().filter_map(|s| Some((left(s)?, s.id()))).min().map(|(_, id)| id)?;
+            all.remove(&oldest);
+        }
+        Some(())
     }
 
-    /// Forgets a session that nothing will be told to; false when something will.
-    pub fn forget_if_unused(&self, session: &Session) -> bool {
-        let unused = lock(&session.state).follows.is_empty();
-        if unused {
-            lock(&self.all).remove(&session.id);
+    /// The session that `key` opens, where it is known here.
+    pub fn find(&self, key: &SessionKey) -> Option<Arc<Session>> {
+        lock(&self.all).get(&key.id).filter(|session| session.key.fits(&key.digest)).cloned()
+    }
+
+    /// The session that `key` opens as the store has it; `None` when there are too many.
+    pub fn restore(&self, key: SessionKey, follows: Vec<Followed>) -> Option<Arc<Session>> {
+        let mut all = lock(&self.all);
+        if let Some(known) = all.get(&key.id) {
+            return Some(known.clone());
         }
-        unused
+        self.make_room(&mut all)?;
+        let follow = |f: Followed| (f.job, Follow { kept: true, ..Follow::new(f.after, f.question) });
+        let follows = follows.into_iter().map(follow).collect();
+        let state = State { left_at: Some(clock::now()), follows, ..State::default() };
+        let session = Arc::new(Session { key, state: Mutex::new(state) });
+        all.insert(key.id, session.clone());
+        Some(session)
+    }
+
+    /// Forgets a session that nothing will be told to; `None` when something will.
+    pub fn forget_if_unused(&self, session: &Session) -> Option<SessionChange> {
+        if !lock(&session.state).follows.is_empty() {
+            return None;
+        }
+        lock(&self.all).remove(&session.id());
+        Some(SessionChange::Forget(session.id()))
     }
 
     /// A client has gone.
@@ -91,18 +110,28 @@ impl Sessions {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Forgets the sessions that nobody came back to.
-    pub fn sweep(&self, now: Timestamp) {
+    /// How far those that are connected were told of their jobs, when all are about to be left.
+    pub fn told(&self) -> Vec<SessionChange> {
+        let told = |session: &Arc<Session>| {
+            let state = lock(&session.state);
+            state.socket.as_ref().map(|_| SessionChange::Seen(session.id(), state.told()))
+        };
+        lock(&self.all).values().filter_map(told).collect()
+    }
+
+    /// Forgets the sessions that nobody came back to; answers with those in use of which the store was not told for a while.
+    pub fn sweep(&self, now: Timestamp) -> Vec<SessionChange> {
         let is_old = |session: &Session| lock(&session.state).left_at.is_some_and(|at| now.since_ms(at) > AGE_MAX_MS);
-        lock(&self.all).retain(|_, session| !is_old(session));
+        let mut all = lock(&self.all);
+        all.retain(|_, session| !is_old(session));
+        all.values().filter_map(|session| session.seen_again(now)).collect()
     }
 }
 
 /// One client, across its connections.
 pub struct Session {
-    /// What it is called; also the owner of its jobs.
-    pub id: Uuid,
-    secret: [u8; 32],
+    /// What it is called, and what opens it.
+    pub key: SessionKey,
     state: Mutex<State>,
 }
 
@@ -110,17 +139,34 @@ pub struct Session {
 struct State {
     socket: Option<SocketRef>,
     left_at: Option<Timestamp>,
+    /// When the store was last told that it is in use.
+    seen_at: Timestamp,
     follows: HashMap<JobId, Follow>,
     answered: VecDeque<Answered>,
     generation: u64,
 }
 
+impl State {
+    /// How far it was told of the jobs that the store has too.
+    fn told(&self) -> Vec<(JobId, u64)> {
+        self.follows.iter().filter(|(_, f)| f.kept).filter_map(|(job, f)| Some((*job, f.after?))).collect()
+    }
+}
+
 struct Follow {
     after: Option<u64>,
     question: bool,
+    /// The store has it too.
+    kept: bool,
     /// Who tells it. A task that was replaced knows by this number that it must not tell any more.
     generation: u64,
     task: Option<AbortHandle>,
+}
+
+impl Follow {
+    fn new(after: Option<u64>, question: bool) -> Self {
+        Self { after, question, kept: false, generation: 0, task: None }
+    }
 }
 
 struct Answered {
@@ -138,6 +184,8 @@ pub struct Turn {
     pub after: Option<u64>,
     /// Whether its end is told as an answer.
     pub question: bool,
+    /// Whether the store is to know when it was told.
+    pub kept: bool,
     generation: u64,
 }
 
@@ -164,20 +212,35 @@ pub enum Step {
 }
 
 impl Session {
+    /// What it is called; also the owner of its jobs.
+    pub fn id(&self) -> Uuid {
+        self.key.id
+    }
+
+    fn seen_again(&self, now: Timestamp) -> Option<SessionChange> {
+        let mut state = lock(&self.state);
+        if state.socket.is_none() || now.since_ms(state.seen_at) < SEEN_MS {
+            return None;
+        }
+        state.seen_at = now;
+        Some(SessionChange::Seen(self.id(), Vec::new()))
+    }
+
     /// Makes `socket` the one that hears everything; answers with the one before and with what is to be told.
     pub fn attach(&self, socket: &SocketRef) -> (Option<SocketRef>, Vec<JobId>) {
         let mut state = lock(&self.state);
         let before = state.socket.replace(socket.clone());
         state.left_at = None;
+        state.seen_at = clock::now();
         (before, state.follows.keys().copied().collect())
     }
 
     /// The socket has gone: its jobs are told again from where they were when somebody comes back. Answers that went into a
     /// connection that turned out to be dead for a while are not taken as heard.
-    pub fn detach(&self, socket: Sid, reason: DisconnectReason) {
+    pub fn detach(&self, socket: Sid, reason: DisconnectReason) -> Vec<SessionChange> {
         let mut state = lock(&self.state);
         if state.socket.as_ref().is_none_or(|mine| mine.id != socket) {
-            return;
+            return Vec::new();
         }
         state.socket = None;
         let now = clock::now();
@@ -187,13 +250,17 @@ impl Session {
                 task.abort();
             }
         }
+        let mut changes = vec![SessionChange::Seen(self.id(), state.told())];
         let answered = std::mem::take(&mut state.answered);
         if reason == DisconnectReason::HeartbeatTimeout {
             for missed in answered.into_iter().filter(|a| now.since_ms(a.at) <= SILENCE_MS) {
-                let follow = Follow { after: missed.after, question: true, generation: 0, task: None };
+                let followed = Followed { job: missed.job, after: missed.after, question: true };
+                changes.push(SessionChange::Follow(self.key, followed));
+                let follow = Follow { kept: true, ..Follow::new(missed.after, true) };
                 state.follows.entry(missed.job).or_insert(follow);
             }
         }
+        changes
     }
 
     /// Whether one more job can be followed.
@@ -201,13 +268,14 @@ impl Session {
         lock(&self.state).follows.len() < FOLLOWS_MAX
     }
 
-    /// Follows `job` from now on, after `after`; a question stays one.
-    pub fn follow(&self, job: JobId, after: Option<u64>, question: bool) {
+    /// Follows a job from now on; a question stays one. `kept` says that the store has it too.
+    pub fn follow(&self, followed: Followed, kept: bool) {
         let mut state = lock(&self.state);
-        let new = Follow { after, question, generation: 0, task: None };
-        let follow = state.follows.entry(job).or_insert(new);
+        let Followed { job, after, question } = followed;
+        let follow = state.follows.entry(job).or_insert_with(|| Follow::new(after, question));
         follow.after = after;
         follow.question |= question;
+        follow.kept |= kept;
     }
 
     /// Hands the telling of `job` to a new task, which `spawn` starts; the one before ends.
@@ -223,7 +291,8 @@ impl Session {
             before.abort();
         }
         follow.generation = generation;
-        follow.task = Some(spawn(Turn { job, after: follow.after, question: follow.question, generation }));
+        let Follow { after, question, kept, .. } = *follow;
+        follow.task = Some(spawn(Turn { job, after, question, kept, generation }));
     }
 
     /// Sends and remembers that it was sent, as one step: so nothing is told twice.
@@ -257,11 +326,13 @@ impl Session {
     }
 
     /// The job is told and was no question.
-    pub fn end(&self, turn: Turn) {
+    pub fn end(&self, turn: Turn) -> Told {
         let mut state = lock(&self.state);
-        if state.follows.get(&turn.job).is_some_and(|f| f.generation == turn.generation) {
-            state.follows.remove(&turn.job);
+        if state.follows.get(&turn.job).is_none_or(|f| f.generation != turn.generation) {
+            return Told::Stale;
         }
+        state.follows.remove(&turn.job);
+        Told::Sent
     }
 }
 

@@ -27,7 +27,8 @@ pub async fn run(app: Arc<App>, io: SocketIo) {
         until_sweep -= 1;
         if until_sweep == 0 {
             until_sweep = TICKS_A_SWEEP;
-            app.sessions.sweep(clock::now());
+            let in_use = app.sessions.sweep(clock::now());
+            app.handle.keep_sessions(in_use).await;
             app.metrics.upkeep();
         }
         if app.sessions.connected() > 0
