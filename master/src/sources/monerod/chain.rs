@@ -18,7 +18,12 @@ const TEMPLATE_AGE: Duration = Duration::from_secs(30);
 /// Without an answer of the node for so long its template is worth nothing: blocks could not be handed over.
 const AWAY_MAX: Duration = Duration::from_secs(15);
 /// How long work on a block that is no longer the newest may stand while the next template is on its way.
-const STALE_MAX: Duration = Duration::from_millis(500);
+const STALE_MAX: Duration = Duration::from_millis(400);
+/// Together with [`POLL`]: stale work stops within a second.
+const _: () = assert!(STALE_MAX.as_millis() + POLL.as_millis() < 1000);
+/// A node that does not say in this time which block is its newest does not answer.
+const TIP_MAX: Duration = Duration::from_secs(5);
+const _: () = assert!(3 * TIP_MAX.as_secs() <= AWAY_MAX.as_secs());
 /// Blocks so deep are not looked at again.
 const SETTLED_DEPTH: u64 = 60;
 
@@ -112,7 +117,8 @@ impl Chain {
     }
 
     async fn tip(&mut self) -> Result<Tip, Event> {
-        let tip = match self.node.tip().await {
+        let asked = tokio::time::timeout(TIP_MAX, self.node.tip()).await;
+        let tip = match asked.unwrap_or_else(|_| Err(NodeError::Away("no answer in time".into()))) {
             Ok(tip) => tip,
             Err(error) => return Err(self.away(&error)),
         };

@@ -159,4 +159,4 @@ async fn submit(node: Node, account: Account, unsent: Unsent, poke: Arc<Notify>)
 }
 
 /// Keeps two polls apart.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(500);
