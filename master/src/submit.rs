@@ -101,6 +101,8 @@ pub struct NewJob {
     pub turn: Option<Turn>,
     /// Of `ai.*`, in tokens: what it holds as estimated, and what its answer may hold at most; 0 where that is not said.
     pub tokens: (u64, u64),
+    /// Of `ai.embed`: how many vectors are wanted.
+    pub texts: u64,
     /// What an earlier result of the same is found by, where one may be used.
     pub cache_key: Option<[u8; 32]>,
     /// Such a result.
@@ -145,6 +147,7 @@ impl NewJob {
         let cache = job.cache.unwrap_or(kind.algorithm() == Some(Algorithm::Randomx));
         let cache_key = cache.then(|| cache_key(kind, &payload)).flatten();
         let tokens = tokens(&payload);
+        let texts = if let Payload::Embed(embed) = &payload { embed.texts.len() as u64 } else { 0 };
         let unit_max = unit_max(kind, &payload);
         let (work, model, randomx_key) = shape(payload);
         let requires = job.requires.unwrap_or_default();
@@ -178,6 +181,7 @@ impl NewJob {
             conversation: job.conversation_id.map(|id| ConversationRef { id, secret: None }),
             turn: None,
             tokens,
+            texts,
             cache_key,
             ready: None,
             shares: None,

@@ -55,6 +55,7 @@ fn echo(owner: usize) -> NewJob {
         conversation: None,
         turn: None,
         tokens: (0, 0),
+        texts: 0,
         cache_key: None,
         ready: None,
         shares: None,

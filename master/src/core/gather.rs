@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use flota_proto::kinds::{ChatResult, EmbedResult, Found, HashResult, SearchResult};
+use flota_proto::kinds::{ChatResult, EchoResult, EmbedResult, Found, HashResult, SearchResult};
 use flota_proto::{HexBytes, Kind};
-use serde_json::value::RawValue;
 
 use crate::submit::Work;
 
@@ -15,6 +14,8 @@ pub enum Gather {
     /// Nothing, or a job of one unit whose output is the result.
     #[default]
     Single,
+    /// A vector for each of so many texts, in one unit; of 0 nobody knows how many.
+    Vectors(u64),
     /// Hashes by the index of the first input of each piece.
     Hashes {
         /// The pieces.
@@ -44,13 +45,14 @@ pub struct Part<'a> {
 }
 
 impl Gather {
-    /// An empty one for a job of `kind`.
+    /// An empty one for a job of `kind`, which wants vectors of so many `texts`.
     #[must_use]
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: Kind, texts: u64) -> Self {
         match kind {
             Kind::Hash(_) => Self::Hashes { pieces: BTreeMap::new(), mode: String::new() },
             Kind::Search(_) => Self::Search { found: BTreeSet::new(), covered: BTreeMap::new(), hashes_computed: 0 },
-            Kind::AiChat | Kind::AiEmbed | Kind::Echo => Self::Single,
+            Kind::AiEmbed => Self::Vectors(texts),
+            Kind::AiChat | Kind::Echo => Self::Single,
         }
     }
 
@@ -61,6 +63,7 @@ impl Gather {
     pub fn take(&mut self, kind: Kind, work: Work, part: &Part<'_>) -> Result<bool, String> {
         match self {
             Self::Single => check_single(kind, part.output).map(|()| false),
+            Self::Vectors(texts) => check_vectors(*texts, &parse(part.output)?).map(|()| false),
             Self::Hashes { pieces, mode } => {
                 let result: HashResult = parse(part.output)?;
                 let expected = part.to - part.from;
@@ -95,7 +98,7 @@ impl Gather {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Single | Self::Hashes { .. } => 0,
+            Self::Single | Self::Vectors(_) | Self::Hashes { .. } => 0,
             // A find is a nonce of up to ten digits and 64 digits of hash; a range two such numbers.
             Self::Search { found, covered, .. } => found.len() * 100 + covered.len() * 24,
         }
@@ -104,7 +107,7 @@ impl Gather {
     /// Takes a part out again, with all that was found in it.
     pub fn drop_part(&mut self, from: u64, to: u64) {
         match self {
-            Self::Single => {}
+            Self::Single | Self::Vectors(_) => {}
             Self::Hashes { pieces, .. } => drop(pieces.remove(&from)),
             Self::Search { found, covered, hashes_computed } => {
                 found.retain(|found| !(from..to).contains(&found.nonce));
@@ -118,7 +121,7 @@ impl Gather {
     #[must_use]
     pub fn result(&self) -> Option<Bytes> {
         let json = match self {
-            Self::Single => return None,
+            Self::Single | Self::Vectors(_) => return None,
             Self::Hashes { pieces, .. } if pieces.is_empty() => return None,
             Self::Search { covered, .. } if covered.is_empty() => return None,
             Self::Hashes { pieces, mode } => {
@@ -153,10 +156,25 @@ fn parse<'a, T: serde::Deserialize<'a>>(output: &'a [u8]) -> Result<T, String> {
 fn check_single(kind: Kind, output: &[u8]) -> Result<(), String> {
     match kind {
         Kind::AiChat => parse::<ChatResult>(output).map(drop),
-        Kind::AiEmbed => parse::<EmbedResult>(output).map(drop),
-        Kind::Echo => parse::<&RawValue>(output).map(drop),
-        Kind::Hash(_) | Kind::Search(_) => Err("it is not of a single unit".into()),
+        Kind::Echo => parse::<EchoResult>(output).map(drop),
+        Kind::AiEmbed | Kind::Hash(_) | Kind::Search(_) => Err("it is not of a single unit".into()),
     }
+}
+
+/// As many vectors as texts, all of one length, of numbers: others can't be compared.
+fn check_vectors(texts: u64, result: &EmbedResult) -> Result<(), String> {
+    let vectors = &result.vectors;
+    if texts > 0 && vectors.len() as u64 != texts {
+        return Err(format!("{} vectors for {texts} texts", vectors.len()));
+    }
+    let length = vectors.first().map_or(0, Vec::len);
+    if length == 0 || vectors.iter().any(|vector| vector.len() != length) {
+        return Err("vectors of no or of different lengths".into());
+    }
+    if vectors.iter().flatten().any(|number| !number.is_finite()) {
+        return Err("vectors with numbers beyond 32 bits".into());
+    }
+    Ok(())
 }
 
 fn check_search(kind: Kind, result: &SearchResult, part: &Part<'_>, first: bool) -> Result<(), String> {
@@ -222,6 +240,45 @@ mod tests {
         gather.take(Kind::Search(Algorithm::Randomx), work, &Part { from, to, output: output.as_bytes() })
     }
 
+    fn single(kind: Kind, texts: u64, output: &str) -> Result<bool, String> {
+        let part = Part { from: 0, to: 1, output: output.as_bytes() };
+        Gather::new(kind, texts).take(kind, Work::Single, &part)
+    }
+
+    #[test]
+    fn an_echo_answers_with_a_value() {
+        for output in ["null", "[]", "1", r#"{"x":1}"#, "", r#"{"value":"#] {
+            assert!(single(Kind::Echo, 0, output).is_err(), "{output}");
+        }
+        for output in [r#"{"value":null}"#, r#"{"value":[1]}"#, r#"{"value":1,"later":2}"#] {
+            assert_eq!(single(Kind::Echo, 0, output), Ok(false), "{output}");
+        }
+    }
+
+    #[test]
+    fn embeddings_are_one_vector_a_text_that_can_be_compared() {
+        let vectors = |text: &str| single(Kind::AiEmbed, 2, &format!(r#"{{"vectors":{text},"model":"m"}}"#));
+        for wrong in [
+            "[]",
+            "[[1]]",
+            "[[1],[2],[3]]",
+            "[[],[]]",
+            "[[1],[1,2]]",
+            "[[1],[1e39]]",
+            r#"[["a"],["b"]]"#,
+            "[1,2]",
+            "null",
+        ] {
+            assert!(vectors(wrong).is_err(), "{wrong}");
+        }
+        assert!(vectors("[[1]]").unwrap_err().contains("1 vectors for 2 texts"));
+        assert_eq!(vectors("[[1.5,0],[-2,3]]"), Ok(false));
+        for other in ["null", "[]", r#"{"vectors":[[1],[2]]}"#, r#"{"text":"x"}"#] {
+            assert!(single(Kind::AiEmbed, 2, other).is_err(), "{other}");
+        }
+        assert!(single(Kind::AiEmbed, 0, r#"{"vectors":[[1]],"model":"m"}"#).is_ok(), "of a job stored before");
+    }
+
     #[test]
     fn ranges_merge_whatever_the_order() {
         let mut ranges = BTreeMap::new();
@@ -244,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_search_output_must_cover_its_unit() {
-        let mut gather = Gather::new(Kind::Search(Algorithm::Randomx));
+        let mut gather = Gather::new(Kind::Search(Algorithm::Randomx), 0);
         let short = r#"{"found":[],"hashes_computed":5,"covered":[[0,5]]}"#;
         assert!(take(&mut gather, ALL, 0, 10, short).is_err());
         assert!(take(&mut gather, FIRST, 0, 10, short).is_err());
@@ -254,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_first_find_satisfies_and_says_what_was_covered() {
-        let mut gather = Gather::new(Kind::Search(Algorithm::Randomx));
+        let mut gather = Gather::new(Kind::Search(Algorithm::Randomx), 0);
         let hash = "00".repeat(32);
         let found = format!(r#"{{"found":[{{"nonce":3,"hash":"{hash}"}}],"hashes_computed":4,"covered":[[0,4]]}}"#);
         assert_eq!(take(&mut gather, FIRST, 0, 10, &found), Ok(true));
@@ -264,7 +321,7 @@ mod tests {
 
     #[test]
     fn hashes_come_out_in_the_order_of_the_inputs() {
-        let mut gather = Gather::new(Kind::Hash(Algorithm::Randomx));
+        let mut gather = Gather::new(Kind::Hash(Algorithm::Randomx), 0);
         let piece = |byte: &str| format!(r#"{{"hashes":["{}"],"mode":"light"}}"#, byte.repeat(32));
         for (from, byte) in [(1, "bb"), (0, "aa")] {
             let output = piece(byte);
@@ -280,7 +337,7 @@ mod tests {
 
     #[test]
     fn hashes_of_a_part_say_which_inputs_they_belong_to() {
-        let mut gather = Gather::new(Kind::Hash(Algorithm::Randomx));
+        let mut gather = Gather::new(Kind::Hash(Algorithm::Randomx), 0);
         let hash = "cc".repeat(32);
         for from in [7, 2, 3] {
             let output = format!(r#"{{"hashes":["{hash}"],"mode":"fast"}}"#);

@@ -59,6 +59,8 @@ pub struct Spec {
     pub turn: Option<Turn>,
     /// Of `ai.*`, in tokens: what it holds as estimated, and what its answer may hold at most; 0 where that is not said.
     pub tokens: (u64, u64),
+    /// Of `ai.embed`: how many vectors are wanted; 0 where that is not known.
+    pub texts: u64,
 }
 
 impl Spec {

@@ -98,6 +98,7 @@ impl Core {
             turn: new.turn,
             retry: new.retry.map(Arc::new),
             tokens: new.tokens,
+            texts: new.texts,
         };
         let mut job = Job::fresh(seq, spec, new.priority);
         job.shares = new.shares;
@@ -512,7 +513,7 @@ impl Job {
             next_from,
             units_done: 0,
             failures: 0,
-            gather: Gather::new(spec.kind),
+            gather: Gather::new(spec.kind, spec.texts),
             workers: Vec::new(),
             error: None,
             result: None,

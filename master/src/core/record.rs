@@ -83,6 +83,9 @@ pub struct Rest {
     /// Of `ai.*`: the tokens of its question, as estimated, and of its answer at most.
     #[serde(skip_serializing_if = "is_default")]
     pub tokens: (u64, u64),
+    /// Of `ai.embed`: how many vectors are wanted.
+    #[serde(skip_serializing_if = "is_default")]
+    pub texts: u64,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -351,6 +354,7 @@ fn job_head(job: &Job, queue: &Queue) -> JobHead {
             turn: spec.turn,
             retry: spec.retry.clone(),
             tokens: spec.tokens,
+            texts: spec.texts,
         },
     }
 }
@@ -497,6 +501,7 @@ impl Core {
             turn: head.rest.turn,
             retry: head.rest.retry,
             tokens: head.rest.tokens,
+            texts: head.rest.texts,
         };
         let seq = row.seq;
         let mut job = Job::fresh(seq, spec, row.priority);

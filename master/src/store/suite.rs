@@ -55,6 +55,7 @@ fn new_job(kind: Kind, work: Work, payload: &str) -> NewJob {
         conversation: None,
         turn: None,
         tokens: (0, 0),
+        texts: 0,
         cache_key: None,
         ready: None,
         shares: None,

@@ -133,6 +133,7 @@ pub fn job(kind: Kind, work: Work) -> NewJob {
         conversation: None,
         turn: None,
         tokens: (0, 0),
+        texts: 0,
         cache_key: None,
         ready: None,
         shares: None,

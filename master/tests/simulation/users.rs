@@ -140,6 +140,7 @@ impl World {
             conversation: None,
             turn: None,
             tokens: (0, 0),
+            texts: 0,
             cache_key: None,
             ready: None,
             shares: None,
