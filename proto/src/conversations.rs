@@ -98,6 +98,9 @@ pub struct Answered {
     /// How many of the oldest turns the model did not see.
     #[serde(default)]
     pub dropped_turns: u32,
+    /// What its owner should know beside it, in English: that their own key was refused, and who answered instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// When it was first assigned to a worker.
     #[serde(with = "rfc3339_option")]
     #[schema(value_type = Option<String>)]

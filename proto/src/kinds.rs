@@ -261,6 +261,9 @@ pub struct ChatResult {
     /// How many of the oldest turns of its conversation the model did not see.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped_turns: u32,
+    /// What its owner should know beside it, in English: that their own key was refused, and who answered instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What came of an answer that was stopped or broke off: the result of an `ai.chat` that did not complete.
@@ -299,6 +302,9 @@ pub struct EmbedResult {
     /// What it used, where the provider says so.
     #[serde(default)]
     pub usage: Usage,
+    /// What its owner should know beside it, in English: that their own key was refused, and who answered instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// How an `echo` fails on purpose.

@@ -285,6 +285,9 @@ pub struct Task {
     /// The user's own key waits to be leased by `LeaseCredential`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub credential: bool,
+    /// Only that key may be used: the fleet has nothing set aside for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_key_only: bool,
     /// The payload of the kind, narrowed to this unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Box<RawValue>>,

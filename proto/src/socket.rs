@@ -151,6 +151,9 @@ pub struct AiResponse {
     /// How many of the oldest turns of its conversation the model did not see.
     #[serde(default, skip_serializing_if = "crate::kinds::is_zero")]
     pub dropped_turns: u32,
+    /// What its owner should know beside it, in English: that their own key was refused, and who answered instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Only with [`Finish::Error`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,

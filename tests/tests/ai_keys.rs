@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use flota_tests::fake_gemini::{End, FakeGemini, Script, Trouble};
-use flota_tests::{Mosquitto, Node, Rest, Tap, node::workers_ready, sse, until};
+use flota_tests::fake_gemini::{End, FakeGemini, Options, Script, Trouble};
+use flota_tests::{Mosquitto, Node, Rest, Tap, node::workers_ready, socket::Socket, sse, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 const KEY: &str = "AIzaSy-the-users-own-key-0123456789";
+const FLEETS_KEY: &str = "AIzaSy-the-fleets-key";
 const MODEL: &str = "gemini-3.5-flash-lite";
 
 /// Every form in which the key could stand somewhere.
@@ -119,6 +120,61 @@ async fn a_users_key_survives_a_killed_master_and_stands_nowhere_in_clear() {
     assert!(!holds_key(&packets), "a packet of the broker holds the key");
     assert!(topics.log().contains("flota/workers/w1/tasks"));
     assert!(!holds_key(topics.log().as_bytes()));
+}
+
+/// A stand-in that knows the fleet's key only.
+async fn fleets_key_only() -> FakeGemini {
+    FakeGemini::start_with(Options { keys: vec![FLEETS_KEY.to_owned()], ..Options::default() }).await.unwrap()
+}
+
+fn with_fleets_key(fake: &FakeGemini) -> Node {
+    Node::up().with("GEMINI_API_KEY", FLEETS_KEY).with("FLOTA_GEMINI_BASE_URL", fake.base_url())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_key_is_told_and_does_not_spend_the_fleets() {
+    let fake = fleets_key_only().await;
+    let node = with_fleets_key(&fake).with("FLOTA_AI_BUDGET", "tokens=10").with("FLOTA_AI_LIMITS", "key_requests=1");
+    let node = node.start().await;
+    let rest = node.rest();
+    workers_ready(&rest, 1).await;
+    let mut socket = Socket::connect(node.web_port).await;
+    for number in 0..5 {
+        socket.ask("user-query", &json!({"query": "x", "apiKey": format!("junk{number}")})).await;
+        let answer = socket.event("ai-response").await;
+        assert_eq!((&answer["finish"], &answer["error"]["code"]), (&json!("error"), &json!("bad_key")), "{answer}");
+        assert!(answer["response"].as_str().unwrap().contains("refuses your API key"), "{answer}");
+    }
+    socket.ask("user-query", &json!({"query": "x"})).await;
+    let answer = socket.event("ai-response").await;
+    assert_eq!((&answer["error"]["code"], &answer["jobId"]), (&json!("budget_spent"), &Value::Null), "{answer}");
+    let keys: Vec<_> =
+        fake.calls().iter().filter_map(|seen| seen.header("x-goog-api-key").map(str::to_owned)).collect();
+    assert_eq!(keys, ["junk0", "junk1", "junk2", "junk3", "junk4"]);
+    let report = rest.get("/usage").await.expect(200).body;
+    let paid = |item: &&Value| item["own_key"] == false;
+    assert!(report["items"].as_array().unwrap().iter().find(paid).is_none(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_answers_instead_of_a_bad_key_is_told_with_the_answer_and_in_the_ledger() {
+    let fake = fleets_key_only().await;
+    let node = with_fleets_key(&fake).with("FLOTA_AI_LOCAL_URL", fake.local_url());
+    let node = node.with("FLOTA_AI_LOCAL_MODEL", "local-model").start().await;
+    let rest = node.rest();
+    workers_ready(&rest, 1).await;
+    let mut socket = Socket::connect(node.web_port).await;
+    socket.ask("user-query", &json!({"query": "x", "apiKey": "junk"})).await;
+    let answer = socket.event("ai-response").await;
+    assert_eq!((&answer["finish"], &answer["provider"]), (&json!("complete"), &json!("local")), "{answer}");
+    let note = answer["notes"][0].as_str().unwrap();
+    assert!(note.contains("Gemini refuses your API key") && note.contains("the local AI"), "{note}");
+    let job = rest.job(answer["jobId"].as_str().unwrap()).await;
+    assert_eq!(job["result"]["notes"], answer["notes"]);
+    let report = rest.get("/usage").await.expect(200).body;
+    let items = report["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1, "{report}");
+    assert_eq!((&items[0]["provider"], &items[0]["own_key"]), (&json!("local"), &json!(false)), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

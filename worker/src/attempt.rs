@@ -100,6 +100,7 @@ pub(crate) fn unit(task: &Task, payload: Payload, credential: Option<SecretStrin
         failures: task.failures,
         timeout,
         credential,
+        own_key_only: task.own_key_only,
     }
 }
 

@@ -106,6 +106,7 @@ fn unit(kind: Kind, payload: Payload) -> Unit {
         failures: 0,
         timeout: PATIENCE,
         credential: None,
+        own_key_only: false,
     }
 }
 

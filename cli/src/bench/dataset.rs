@@ -142,6 +142,7 @@ async fn hash(executor: Arc<RandomxExecutor>, stop: CancellationToken) {
         failures: 0,
         timeout: PATIENCE,
         credential: None,
+        own_key_only: false,
     };
     let _ = executor.execute(unit, Context { cancel: stop, observer: Arc::new(Nobody) }).await;
 }

@@ -139,9 +139,10 @@ fn finish(out: &Out, job: &Job, streamed: Option<&str>, took: Duration) -> Resul
     Ok(())
 }
 
-/// Where an answer did not end by itself.
-pub(super) fn note_finish(out: &Out, finish: Finish) {
-    match finish {
+/// What its owner should know beside an answer, and where it did not end by itself.
+pub(super) fn note_finish(out: &Out, answer: &ChatResult) {
+    answer.notes.iter().for_each(|note| out.note(format!("({note})")));
+    match answer.finish {
         Finish::Complete => {}
         Finish::MaxTokens => out.note("(cut off at the limit of tokens)"),
         Finish::Blocked => out.note("(the provider blocked the rest)"),
@@ -149,7 +150,7 @@ pub(super) fn note_finish(out: &Out, finish: Finish) {
 }
 
 fn note_the_end(out: &Out, job: &Job, answer: &ChatResult, took: Duration) {
-    note_finish(out, answer.finish);
+    note_finish(out, answer);
     if !std::io::stdout().is_terminal() {
         return;
     }

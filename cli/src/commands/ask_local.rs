@@ -62,6 +62,7 @@ fn unit(chat: ChatPayload, credential: Option<secrecy::SecretString>) -> Unit {
         failures: 0,
         timeout: TIMEOUT,
         credential,
+        own_key_only: false,
     }
 }
 
@@ -76,7 +77,7 @@ fn finish(out: &Out, done: Result<Output, AiFailure>, streamed: bool, took: Dura
     let answer: ChatResult = serde_json::from_slice(&output.json)
         .map_err(|error| Failure::Failed(format!("the answer can't be read: {error}")))?;
     out.line(if streamed { "" } else { &answer.text })?;
-    note_finish(out, answer.finish);
+    note_finish(out, &answer);
     if out.terminal {
         out.hint(format!("{} ({}) · without the fleet · {}", answer.model, answer.provider, duration(took)));
     }

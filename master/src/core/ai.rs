@@ -73,11 +73,22 @@ impl Core {
 
     /// Why an owner's budget does not hold a new job.
     pub fn over_budget(&mut self, now: Timestamp, new: &NewJob) -> Option<JobError> {
-        if new.kind.class() != Class::Ai || new.api_key.is_some() || !self.meter.limits().has_budgets() {
+        let own_key = new.api_key.is_some();
+        let free = own_key || new.model.as_deref() == Some(DEMO_MODEL);
+        if new.kind.class() != Class::Ai || free || !self.meter.limits().has_budgets() {
             return None;
         }
         let owner = self.name(&new.owner);
-        self.meter.over_budget(now, &owner, new.tokens.0, 0)
+        let wish = Wish {
+            seq: 0,
+            owner: &owner,
+            model: new.model.as_deref(),
+            key: None,
+            own_key,
+            tokens: new.tokens.0,
+            output_tokens_max: output_max(new.kind, new.tokens),
+        };
+        self.meter.over_budget(now, &wish)
     }
 
     /// Whether a waiting question may be asked now. One that may not is given its time, or ends.
@@ -160,10 +171,10 @@ impl Core {
             ..UsageRow::default()
         };
         let used = self.used(job, base)?;
-        let (owner, own_key) = (job.spec.owner.clone(), shape.credential);
+        let owner = job.spec.owner.clone();
         let row = &used.row;
         let tokens = row.input_tokens.saturating_add(row.output_tokens).saturating_add(row.thought_tokens);
-        self.meter.settle(now, seq, &owner, own_key, Spent { tokens, micros: row.micros });
+        self.meter.settle(now, seq, &owner, row.own_key, Spent { tokens, micros: row.micros });
         Some(used)
     }
 
@@ -189,7 +200,9 @@ impl Core {
             (embed.provider, embed.model, embed.usage)
         };
         let model = if model.is_empty() { base.model.clone() } else { bounded(&model) };
-        let base = UsageRow { provider: bounded(&provider), model, requests: 1, ..base };
+        // A worker has nobody else for the question's own key; a simple one that is given it does not say whom it asks.
+        let own_key = base.own_key && ["gemini", "simple"].contains(&provider.as_str());
+        let base = UsageRow { provider: bounded(&provider), model, own_key, requests: 1, ..base };
         Some(Used { row: self.priced(base, usage) })
     }
 

@@ -120,6 +120,7 @@ impl Core {
         let (single, unit_id) = (job.single(), job.unit_id(index));
         let (kind, timeout_ms) = (job.spec.kind, job.spec.timeout_ms);
         let credential = self.queue.shape(job.spec.shape).credential;
+        let own_key_only = credential && self.meter.own_key_only(seq);
         let until = at.now.after_ms(if simple { timeout_ms } else { self.limits.dispatch_timeout_ms });
         if job.started_at.is_none() {
             job.started_at = Some(at.now);
@@ -158,6 +159,7 @@ impl Core {
             timeout_ms,
             failures,
             credential,
+            own_key_only,
             assigned_at: at.now,
             payload,
         })));

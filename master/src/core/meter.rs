@@ -47,7 +47,7 @@ pub struct Wish<'a> {
     pub model: Option<&'a str>,
     /// The digest of its own key.
     pub key: Option<u64>,
-    /// It brings a key of its own, so it is not the fleet that pays.
+    /// It brings a key of its own, which pays where that is what answers.
     pub own_key: bool,
     /// What it holds, in tokens as estimated.
     pub tokens: u64,
@@ -69,10 +69,18 @@ pub enum Turn {
 #[derive(Clone, Debug)]
 struct Reserved {
     owner: Arc<str>,
-    own_key: bool,
+    /// Of the owner's budget nothing is set aside: it may be asked with its own key only.
+    own_key_only: bool,
     tokens: u64,
     micros: u64,
     buckets: Vec<(Of, u64)>,
+}
+
+/// What a question may use.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    tokens: u64,
+    micros: u64,
 }
 
 /// All limits and what was used of them.
@@ -103,20 +111,16 @@ impl Meter {
         !self.limits.rates.is_empty() || self.limits.has_budgets()
     }
 
-    /// Lets a wish through, gives it a time, or refuses it. What it may use is set aside until [`Meter::settle`].
+    /// Lets a wish through, gives it a time, or refuses it. What it may use is set aside until [`Meter::settle`]: of a wish with a
+    /// key of its own too, because the fleet's local AI may answer it; where the budget does not hold that, see
+    /// [`Meter::own_key_only`].
     pub fn ask(&mut self, now: Timestamp, wish: &Wish<'_>) -> Turn {
-        self.turn_day(now);
-        let output = wish.output_tokens_max.unwrap_or(OUTPUT_TOKENS);
-        // Who answers a question that names no model is not known: it may be the dearest.
-        let price = match wish.model {
-            Some(model) if !["small", "large"].contains(&model) => self.limits.price(model),
-            _ => self.limits.dearest(),
-        };
-        let micros = price.map_or(0, |price| price.micros(wish.tokens, output));
-        let tokens = wish.tokens.saturating_add(output);
-        if !wish.own_key
-            && let Some(error) = self.over_budget(now, wish.owner, tokens, micros)
-        {
+        // Of an earlier attempt of the same.
+        self.reserved.remove(&wish.seq);
+        let Cost { tokens, micros } = self.cost(wish);
+        let over = self.over_budget(now, wish);
+        let own_key_only = over.is_some();
+        if let Some(error) = over.filter(|_| !wish.own_key) {
             return Turn::Refuse(error);
         }
         let buckets = self.buckets_of(wish);
@@ -124,20 +128,40 @@ impl Meter {
         for (of, _) in &buckets {
             self.take(of, start, tokens);
         }
-        self.reserve(wish, tokens, micros, buckets);
+        let buckets = buckets.into_iter().map(|(of, _)| (of, tokens)).collect();
+        let reserved = Reserved { owner: wish.owner.clone(), own_key_only, tokens, micros, buckets };
+        self.reserved.insert(wish.seq, reserved);
         match by {
             Some(by) => Turn::Wait(Timestamp(start.div_ceil(1_000)), by),
             None => Turn::Go,
         }
     }
 
-    /// Why an owner can't use so much more today.
-    pub fn over_budget(&mut self, now: Timestamp, owner: &Arc<str>, tokens: u64, micros: u64) -> Option<JobError> {
+    /// Whether a question with a key of its own may be asked with that only, because its owner's budget holds nothing else.
+    pub fn own_key_only(&self, seq: Seq) -> bool {
+        self.limits.has_budgets() && self.reserved.get(&seq).is_none_or(|reserved| reserved.own_key_only)
+    }
+
+    /// What a question may use, as far as that can be said before it was asked.
+    fn cost(&self, wish: &Wish<'_>) -> Cost {
+        let output = wish.output_tokens_max.unwrap_or(OUTPUT_TOKENS);
+        // Who answers a question that names no model is not known: it may be the dearest.
+        let price = match wish.model {
+            Some(model) if !["small", "large"].contains(&model) => self.limits.price(model),
+            _ => self.limits.dearest(),
+        };
+        let micros = price.map_or(0, |price| price.micros(wish.tokens, output));
+        Cost { tokens: wish.tokens.saturating_add(output), micros }
+    }
+
+    /// Why the budget of its owner does not hold a wish today.
+    pub fn over_budget(&mut self, now: Timestamp, wish: &Wish<'_>) -> Option<JobError> {
         self.turn_day(now);
+        let (owner, Cost { tokens, micros }) = (wish.owner, self.cost(wish));
         let budget = self.limits.budget(owner);
         let used = self.spent.get(owner).copied().unwrap_or_default();
         let waits = |part: fn(&Reserved) -> u64| -> u64 {
-            self.reserved.values().filter(|r| r.owner == *owner && !r.own_key).map(part).sum()
+            self.reserved.values().filter(|r| r.owner == *owner && !r.own_key_only).map(part).sum()
         };
         let over = |limit: Option<u64>, used: u64, more: u64| limit.filter(|limit| used.saturating_add(more) > *limit);
         let used_tokens = used.tokens.saturating_add(waits(|reserved| reserved.tokens));
@@ -211,7 +235,7 @@ impl Meter {
 
     /// Counts a question that another master let through at `at`, with the tokens that it used, where that is known.
     pub fn recall(&mut self, at: Timestamp, wish: &Wish<'_>, used: Option<u64>) {
-        let estimate = wish.tokens.saturating_add(wish.output_tokens_max.unwrap_or(OUTPUT_TOKENS));
+        let estimate = self.cost(wish).tokens;
         for (of, _) in self.buckets_of(wish) {
             // Of questions that have ended nobody knows with which key they came.
             let unknown = wish.own_key && wish.key.is_none() && matches!(of, Of::Key(_));
@@ -221,13 +245,7 @@ impl Meter {
         }
     }
 
-    fn reserve(&mut self, wish: &Wish<'_>, tokens: u64, micros: u64, buckets: Vec<(Of, &'static str)>) {
-        let buckets = buckets.into_iter().map(|(of, _)| (of, tokens)).collect();
-        let reserved = Reserved { owner: wish.owner.clone(), own_key: wish.own_key, tokens, micros, buckets };
-        self.reserved.insert(wish.seq, reserved);
-    }
-
-    /// A question has ended: what was set aside for it is free again, what it used is not.
+    /// A question has ended: what was set aside for it is free again, what it used is not, unless its own key paid that.
     pub fn settle(&mut self, now: Timestamp, seq: Seq, owner: &Arc<str>, own_key: bool, used: Spent) {
         self.turn_day(now);
         if let Some(reserved) = self.reserved.remove(&seq) {
@@ -400,6 +418,7 @@ mod tests {
         assert_eq!(meter.ask(NOW, &wish(4, &bob)), Turn::Go);
         let own = Wish { own_key: true, ..wish(5, &ann) };
         assert_eq!(meter.ask(NOW, &own), Turn::Go, "a key of one's own is one's own money");
+        assert!(meter.own_key_only(5), "but nobody else's then");
         meter.settle(NOW, 1, &ann, false, Spent { tokens: 20, micros: 0 });
         assert_eq!(meter.ask(NOW, &wish(6, &ann)), Turn::Go, "less was used than set aside");
         assert_eq!(meter.standing(NOW, "ann").1.tokens, 770);
@@ -409,6 +428,28 @@ mod tests {
         }
         assert_eq!(meter.ask(tomorrow, &wish(7, &ann)), Turn::Go);
         assert_eq!(meter.standing(tomorrow, "ann").1, Spent::default());
+    }
+
+    #[test]
+    fn who_brings_a_key_uses_nothing_of_the_fleets_that_was_not_set_aside() {
+        let budget = Budget { tokens: Some(250), micros: None };
+        let limits = AiLimits { budgets: BTreeMap::from([(String::new(), budget)]), ..AiLimits::default() };
+        let mut meter = Meter::new(limits, ledger::day_of(NOW), Vec::new());
+        let ann: Arc<str> = "ann".into();
+        let own = |seq| Wish { own_key: true, key: Some(seq), ..wish(seq, &ann) };
+        assert!(meter.own_key_only(1), "it was not asked for");
+        for seq in 1..=3 {
+            assert_eq!(meter.ask(NOW, &own(seq)), Turn::Go);
+        }
+        assert_eq!([1, 2, 3].map(|seq| meter.own_key_only(seq)), [false, false, true]);
+        assert!(matches!(meter.ask(NOW, &wish(4, &ann)), Turn::Refuse(_)));
+        assert_eq!(meter.ask(NOW, &own(2)), Turn::Go, "another attempt takes the place of the one before");
+        assert!(!meter.own_key_only(2));
+        // The local AI answered the first, its own key the second.
+        meter.settle(NOW, 1, &ann, false, Spent { tokens: 90, micros: 0 });
+        meter.settle(NOW, 2, &ann, true, Spent { tokens: 90, micros: 0 });
+        assert_eq!(meter.standing(NOW, "ann").1.tokens, 90);
+        assert!(!Meter::default().own_key_only(1), "without budgets nothing has to be set aside");
     }
 
     #[test]

@@ -147,6 +147,8 @@ pub struct Assignment {
     pub failures: u32,
     /// A key of the user's waits to be leased.
     pub credential: bool,
+    /// Nothing but that key may be used for it.
+    pub own_key_only: bool,
     /// When it was assigned.
     pub assigned_at: Timestamp,
     /// The job's payload where it is in memory.

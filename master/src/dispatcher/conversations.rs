@@ -309,6 +309,7 @@ fn answer_of(job: &Job) -> (String, Answered) {
         usage: None,
         error: job.error.clone(),
         dropped_turns: 0,
+        notes: Vec::new(),
         started_at: job.started_at,
         finished_at: job.finished_at,
     };
@@ -321,6 +322,7 @@ fn answer_of(job: &Job) -> (String, Answered) {
             provider: Some(chat.provider),
             usage: Some(chat.usage),
             dropped_turns: chat.dropped_turns,
+            notes: chat.notes,
             ..base
         };
         return (chat.text, answered);

@@ -66,6 +66,7 @@ fn chat_result(text: String) -> Result<Bytes, Refused> {
         finish: Finish::Complete,
         finish_reason: None,
         dropped_turns: 0,
+        notes: Vec::new(),
         usage: Usage::default(),
     };
     let json = serde_json::to_vec(&result).map_err(|error| Refused::Unavailable(error.to_string()))?;

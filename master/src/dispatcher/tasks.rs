@@ -147,7 +147,8 @@ impl Dispatcher {
     }
 
     fn task(&mut self, assignment: Assignment) -> Option<(Task, usize)> {
-        let Assignment { seq, unit, attempt, kind, part, timeout_ms, failures, credential, payload, .. } = assignment;
+        let Assignment { seq, unit, attempt, kind, part, timeout_ms, failures, payload, .. } = assignment;
+        let (credential, own_key_only) = (assignment.credential, assignment.own_key_only);
         let payload = self.unit_payload(seq, kind, part, payload);
         let payload = payload.and_then(|payload| self.with_history(unit.job, payload)).and_then(in_message);
         let (payload, size) = match payload {
@@ -168,6 +169,7 @@ impl Dispatcher {
             timeout_ms,
             failures,
             credential,
+            own_key_only,
             payload,
             payload_by_reference: by_reference,
         };

@@ -95,6 +95,78 @@ fn a_budget_that_does_not_hold_a_question_ends_it_before_it_is_sent() {
     assert_eq!(spent, if owner == "local" { 100 } else { 60 });
 }
 
+fn budget(tokens: u64) -> AiLimits {
+    let budget = Budget { tokens: Some(tokens), micros: None };
+    AiLimits { budgets: BTreeMap::from([(String::new(), budget)]), ..AiLimits::default() }
+}
+
+#[test]
+fn a_budget_that_can_not_hold_a_question_refuses_it_when_it_comes() {
+    let mut fleet = Fleet::new();
+    let now = fleet.now;
+    fleet.core.meter(budget(250), day_of(now), Vec::new());
+    assert_eq!(fleet.core.over_budget(now, &question()), None);
+    let unbounded = NewJob { tokens: (1, 0), ..question() };
+    let error = fleet.core.over_budget(now, &unbounded).unwrap();
+    assert_eq!(error.code, "budget_spent", "its answer may be of any length");
+    let embed = |tokens| NewJob { tokens: (tokens, 0), ..job(Kind::AiEmbed, Work::Single) };
+    assert_eq!(fleet.core.over_budget(now, &embed(250)), None, "vectors are no output");
+    assert!(fleet.core.over_budget(now, &embed(251)).is_some());
+    let demo = NewJob { model: Some("demo".into()), ..unbounded.clone() };
+    assert_eq!(fleet.core.over_budget(now, &demo), None);
+    let own = NewJob { api_key: Some("k".into()), ..unbounded.clone() };
+    assert_eq!(fleet.core.over_budget(now, &own), None);
+
+    fleet.worker_as(wide("w1"));
+    let id = unbounded.id;
+    assert!(tasks(&fleet.submit(unbounded)).is_empty());
+    assert_eq!(code(&fleet, id), "budget_spent", "where it is asked later, the same is said");
+}
+
+#[test]
+fn a_question_with_a_key_of_its_own_uses_nothing_of_the_fleets_that_is_not_set_aside() {
+    let mut fleet = Fleet::new();
+    let now = fleet.now;
+    fleet.core.meter(budget(250), day_of(now), Vec::new());
+    let (stream, _) = fleet.worker_as(wide("w1"));
+    let own = || NewJob { api_key: Some("k".into()), ..question() };
+    let asked: Vec<_> = (0..2).map(|_| task(&fleet.submit(own()))).collect();
+    assert_eq!([asked[0].own_key_only, asked[1].own_key_only], [false, true]);
+    assert!(asked.iter().all(|task| task.credential));
+    let by_local = ANSWER.replace("gemini", "local");
+    for (task, answer, paid_by_own, spent) in [(&asked[0], by_local.as_str(), false, 60), (&asked[1], ANSWER, true, 60)]
+    {
+        fleet.accept(stream, task);
+        fleet.report(stream, result(task.unit, task.attempt, answer));
+        let row = fleet.core.account(now, task.unit.job).unwrap().row;
+        assert_eq!((row.own_key, row.requests), (paid_by_own, 1), "{answer}");
+        assert_eq!(fleet.core.standing(now, "ann").1.tokens, spent);
+    }
+}
+
+#[test]
+fn embeddings_and_echoes_of_a_wrong_shape_are_failed_attempts_of_their_worker() {
+    let embed = NewJob { texts: 2, max_attempts: 2, ..job(Kind::AiEmbed, Work::Single) };
+    let echo = NewJob { max_attempts: 2, ..echo() };
+    for (job, wrong) in [(embed, r#"{"vectors":[],"model":"m"}"#), (echo, "null")] {
+        let mut fleet = Fleet::new();
+        let (stream, _) = fleet.worker("w1");
+        let id = job.id;
+        let mut effects = fleet.submit(job);
+        for failures in 1..=2 {
+            let task = task(&effects);
+            fleet.accept(stream, &task);
+            effects = fleet.report(stream, result(task.unit, task.attempt, wrong));
+            assert_eq!(ended_as(&effects), [AttemptOutcome::Failed]);
+            assert_eq!(fleet.core.job_view(id).unwrap().failures, failures);
+            if failures == 1 {
+                effects.extend(fleet.after(5_000));
+            }
+        }
+        assert_eq!((fleet.state(id), code(&fleet, id).as_str()), (JobState::Failed, "bad_result"));
+    }
+}
+
 #[test]
 fn a_question_for_a_model_that_nobody_serves_ends_when_others_are_there() {
     let mut fleet = Fleet::new();

@@ -162,6 +162,7 @@ pub fn output(unit: UnitId, held: &Held) -> Vec<u8> {
             finish: Finish::Complete,
             finish_reason: None,
             dropped_turns: 0,
+            notes: Vec::new(),
             usage: Usage::default(),
         }),
         _ => Ok(serde_json::json!({"value": unit.job.to_string()})),

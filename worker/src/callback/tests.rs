@@ -234,6 +234,7 @@ fn task(kind: Kind, payload: &str) -> Task {
         timeout_ms: 0,
         failures: 0,
         credential: false,
+        own_key_only: false,
         payload: Some(RawValue::from_string(payload.to_owned()).unwrap()),
         payload_by_reference: false,
     }

@@ -87,6 +87,7 @@ mod tests {
             failures,
             timeout: Duration::from_secs(1),
             credential: None,
+            own_key_only: false,
         }
     }
 

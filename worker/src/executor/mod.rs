@@ -37,6 +37,8 @@ pub struct Unit {
     pub timeout: Duration,
     /// The user's own key, leased for this attempt.
     pub credential: Option<SecretString>,
+    /// Only that key may be used.
+    pub own_key_only: bool,
 }
 
 /// What an executor tells while it works.

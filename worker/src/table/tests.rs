@@ -21,6 +21,7 @@ fn task(unit: UnitId, attempt: u64, kind: Kind) -> Task {
         timeout_ms: 0,
         failures: 0,
         credential: false,
+        own_key_only: false,
         payload: None,
         payload_by_reference: true,
     }

@@ -170,6 +170,7 @@ pub fn echo(value: &str) -> Task {
         timeout_ms: 0,
         failures: 0,
         credential: false,
+        own_key_only: false,
         payload: Some(RawValue::from_string(format!(r#"{{"value":{value}}}"#)).unwrap()),
         payload_by_reference: false,
     }

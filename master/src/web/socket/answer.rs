@@ -25,6 +25,7 @@ pub fn of_job(job: &Job) -> AiResponse {
         finish: Finish::Error,
         usage: job.result.as_ref().and_then(|result| serde_json::from_str::<PartialChat>(result.get()).ok()?.usage),
         dropped_turns: 0,
+        notes: Vec::new(),
         error: None,
     };
     match (job.state, job.result.as_ref().map(|result| serde_json::from_str::<ChatResult>(result.get()))) {
@@ -36,6 +37,7 @@ pub fn of_job(job: &Job) -> AiResponse {
             finish: result.finish.into(),
             usage: Some(result.usage),
             dropped_turns: result.dropped_turns,
+            notes: result.notes,
             ..base
         },
         (JobState::Completed, _) => failed(base, "bad_result", "The worker's answer could not be read."),
@@ -65,6 +67,7 @@ pub fn refused(job_id: Option<JobId>, query: String, failure: &Failure) -> AiRes
         finish: Finish::Error,
         usage: None,
         dropped_turns: 0,
+        notes: Vec::new(),
         error: None,
     };
     failed(base, &problem.code, &problem.detail)

@@ -1,5 +1,5 @@
-//! Whom a question is put to, one after the other: the question's own key, the worker's, the local AI. Only while the user has
-//! seen no text, and only after failures that the next one may not have.
+//! Whom a question is put to, one after the other: Gemini, with the question's own key or else the worker's, and the local AI.
+//! Only while the user has seen no text, and only after failures that the next one may not have.
 
 use bytes::Bytes;
 use flota_common::clock;
@@ -24,6 +24,8 @@ pub struct Candidate<'a> {
     pub key: Option<&'a SecretString>,
     /// The credential in words: `your API key`.
     pub whose: &'static str,
+    /// It is the question's own.
+    pub own: bool,
 }
 
 impl Candidate<'_> {
@@ -68,9 +70,10 @@ pub enum Task<'a> {
 /// The failure of the attempt.
 pub async fn run(candidates: &[Candidate<'_>], task: Task<'_>, care: &Care, call: &mut Call) -> Result<Bytes, Failure> {
     let mut failures: Vec<Failure> = Vec::new();
+    let mut notes: Vec<String> = Vec::new();
     let mut left: Vec<&Candidate<'_>> = candidates.iter().rev().collect();
     while let Some(candidate) = left.pop() {
-        let fault = match ask_unless_resting(candidate, task, care, call).await {
+        let fault = match ask_unless_resting(candidate, task, &notes, care, call).await {
             Ok(json) => return Ok(json),
             Err(fault) => fault,
         };
@@ -81,7 +84,11 @@ pub async fn run(candidates: &[Candidate<'_>], task: Task<'_>, care: &Care, call
         left.retain(|other| fault.next() && !other.shares(&fault, candidate));
         if let Some(next) = left.last() {
             let message = fault.message(&candidate.place());
-            call.note(&format!("{message}; asking {} for '{}'", next.provider.title(), next.model));
+            let note = format!("{message}; asking {} for '{}'", next.provider.title(), next.model);
+            call.note(&note);
+            if candidate.own {
+                notes.push(note);
+            }
         }
     }
     Err(combined(failures))
@@ -90,13 +97,14 @@ pub async fn run(candidates: &[Candidate<'_>], task: Task<'_>, care: &Care, call
 async fn ask_unless_resting(
     candidate: &Candidate<'_>,
     task: Task<'_>,
+    notes: &[String],
     care: &Care,
     call: &mut Call,
 ) -> Result<Bytes, Fault> {
     let (provider, model) = (candidate.provider.name(), candidate.model.as_str());
     care.rests.admit(candidate.key, model, clock::instant(), clock::now())?;
     care.breakers.admit(provider, model, clock::instant())?;
-    let result = ask(candidate, task, call).await;
+    let result = ask(candidate, task, notes, call).await;
     care.breakers.note(provider, model, &result, clock::instant());
     if let Err(fault) = &result {
         care.rests.note(candidate.key, model, fault, clock::instant(), clock::now());
@@ -104,7 +112,7 @@ async fn ask_unless_resting(
     result
 }
 
-async fn ask(candidate: &Candidate<'_>, task: Task<'_>, call: &mut Call) -> Result<Bytes, Fault> {
+async fn ask(candidate: &Candidate<'_>, task: Task<'_>, notes: &[String], call: &mut Call) -> Result<Bytes, Fault> {
     let provider = candidate.provider;
     let json = match task {
         Task::Chat(chat) => {
@@ -118,11 +126,13 @@ async fn ask(candidate: &Candidate<'_>, task: Task<'_>, call: &mut Call) -> Resu
                 finish_reason: blocked.then_some(answer.reason),
                 usage: answer.usage,
                 dropped_turns: chat.dropped_turns,
+                notes: notes.to_vec(),
             })
         }
         Task::Embed(embed) => {
-            let result = provider.embed(candidate.ask(), embed, call).await?;
+            let mut result = provider.embed(candidate.ask(), embed, call).await?;
             comparable(&result.vectors)?;
+            result.notes = notes.to_vec();
             serde_json::to_vec(&result)
         }
     };

@@ -95,6 +95,13 @@ struct Asked<'a> {
     chain: Option<&'a [Link]>,
 }
 
+/// With which keys a question may be asked.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    own: Option<&'a SecretString>,
+    own_only: bool,
+}
+
 /// Computes `ai.chat` and `ai.embed`.
 pub struct AiExecutor {
     key: Option<SecretString>,
@@ -154,18 +161,21 @@ impl AiExecutor {
         gemini && local
     }
 
-    /// Gemini with the question's own key or the worker's.
+    /// Gemini with the question's own key or the worker's. A question that brings a key is asked with that one only, whatever its
+    /// chain says: it was not counted as one that the fleet's key pays.
     fn gemini_with<'a>(&'a self, source: Source, own: Option<&'a SecretString>, model: &str) -> Option<Candidate<'a>> {
-        let (key, whose) = match source {
-            Source::Own => (own?, OWN_KEY),
-            _ => (self.key.as_ref()?, WORKER_KEY),
+        let (key, whose) = match (source, own) {
+            (_, Some(own)) => (own, OWN_KEY),
+            (Source::Own, None) => return None,
+            (_, None) => (self.key.as_ref()?, WORKER_KEY),
         };
-        Some(Candidate { provider: &self.gemini, model: bare_name(model).to_owned(), key: Some(key), whose })
+        let model = bare_name(model).to_owned();
+        Some(Candidate { provider: &self.gemini, model, key: Some(key), whose, own: own.is_some() })
     }
 
     fn local_with(&self, model: &str) -> Option<Candidate<'_>> {
         let provider = self.local.as_ref()?;
-        Some(Candidate { provider, model: model.to_owned(), key: None, whose: "this worker" })
+        Some(Candidate { provider, model: model.to_owned(), key: None, whose: "this worker", own: false })
     }
 
     /// The local AI's model for questions that name none.
@@ -247,6 +257,7 @@ impl AiExecutor {
                     model: DEMO_MODEL.to_owned(),
                     key: None,
                     whose: "this worker",
+                    own: false,
                 }),
                 (Source::Local, Some(model)) => candidates.extend(self.local_with(&model)),
                 (Source::Local, None) => {
@@ -276,7 +287,7 @@ impl AiExecutor {
         }
     }
 
-    async fn answer(&self, task: Task<'_>, own: Option<&SecretString>, call: &mut Call) -> Result<Output, Failure> {
+    async fn answer(&self, task: Task<'_>, keys: Keys<'_>, call: &mut Call) -> Result<Output, Failure> {
         let asked = match task {
             Task::Chat(chat) => Asked { model: chat.model.as_deref(), chain: chat.chain.as_deref() },
             Task::Embed(embed) => Asked { model: embed.model.as_deref(), chain: None },
@@ -286,10 +297,16 @@ impl AiExecutor {
         {
             call.note(&format!("the oldest {} turns of the conversation are left out", chat.dropped_turns));
         }
-        let found = call.wait(self.candidates(asked, own, task)).await;
-        let candidates = found.map_err(|fault| fault.failure(&NOBODY_YET))?;
+        let found = call.wait(self.candidates(asked, keys.own, task)).await;
+        let mut candidates = found.map_err(|fault| fault.failure(&NOBODY_YET))?;
         if candidates.is_empty() {
             return Err(self.no_api_key(asked.model));
+        }
+        if keys.own_only {
+            candidates.retain(|candidate| candidate.own || candidate.model == DEMO_MODEL);
+        }
+        if candidates.is_empty() {
+            return Err(not_with_own_key());
         }
         let json = chain::run(&candidates, task, &self.care, call).await?;
         Ok(Output { json, hashes: 0 })
@@ -308,7 +325,14 @@ impl AiExecutor {
     }
 }
 
-/// Without those that were asked the same already, which a key that is both the user's and the worker's would make.
+/// Nobody whom it may be put to takes the question's own key.
+fn not_with_own_key() -> Failure {
+    let message = "your API key is not for whom this question is put to, and your budget of the fleet for today does not hold it: \
+                   ask Gemini, or wait until the budget is new";
+    Failure::permanent("budget_spent", message)
+}
+
+/// Without those that were asked the same already, as `own` and `gemini` are with the question's own key.
 fn each_once(candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
     let mut once: Vec<Candidate<'_>> = Vec::new();
     for candidate in candidates {
@@ -354,10 +378,11 @@ impl Executor for AiExecutor {
 
     async fn execute(&self, unit: Unit, context: Context) -> Result<Output, Failure> {
         let own = unit.credential.filter(|key| !key.expose_secret().trim().is_empty());
+        let keys = Keys { own: own.as_ref(), own_only: unit.own_key_only };
         let mut call = Call::new(context, unit.timeout);
         match &unit.payload {
-            Payload::Chat(chat) => self.answer(Task::Chat(chat), own.as_ref(), &mut call).await,
-            Payload::Embed(embed) => self.answer(Task::Embed(embed), own.as_ref(), &mut call).await,
+            Payload::Chat(chat) => self.answer(Task::Chat(chat), keys, &mut call).await,
+            Payload::Embed(embed) => self.answer(Task::Embed(embed), keys, &mut call).await,
             Payload::Hash(_) | Payload::Search(_) | Payload::Echo(_) => {
                 let message = format!("the AI executor does not compute {}", unit.kind);
                 Err(Failure::permanent("unsupported", message))

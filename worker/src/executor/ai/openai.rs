@@ -108,7 +108,8 @@ impl Provider for OpenAi {
 
     async fn embed(&self, ask: Ask<'_>, embed: &EmbedPayload, call: &mut Call) -> Result<EmbedResult, Fault> {
         let (model, provider) = (ask.model.to_owned(), self.name().to_owned());
-        let mut result = EmbedResult { vectors: Vec::new(), model, provider, usage: Usage::default() };
+        let mut result =
+            EmbedResult { vectors: Vec::new(), model, provider, usage: Usage::default(), notes: Vec::new() };
         for texts in embed.texts.chunks(EMBED_BATCH) {
             let batch = self.embed_batch(ask.model, texts, call).await?;
             result.vectors.extend(batch.data.into_iter().map(|item| item.embedding));

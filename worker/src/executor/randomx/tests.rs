@@ -29,6 +29,7 @@ fn unit(kind: Kind, payload: Payload) -> Unit {
         failures: 0,
         timeout: Duration::from_secs(600),
         credential: None,
+        own_key_only: false,
     }
 }
 

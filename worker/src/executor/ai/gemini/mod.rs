@@ -113,7 +113,7 @@ impl Provider for Gemini {
             call.share(vectors.len(), embed.texts.len());
         }
         let (model, provider) = (ask.model.to_owned(), self.name().to_owned());
-        Ok(EmbedResult { vectors, model, provider, usage: Usage::default() })
+        Ok(EmbedResult { vectors, model, provider, usage: Usage::default(), notes: Vec::new() })
     }
 
     async fn models(&self, key: Option<&SecretString>, call: &mut Call) -> Result<Vec<Model>, Fault> {

@@ -30,14 +30,72 @@ async fn the_questions_own_key_goes_before_the_workers() {
 }
 
 #[tokio::test]
-async fn a_bad_key_of_the_user_is_told_and_the_workers_goes_on() {
+async fn a_bad_key_of_the_user_is_told_and_the_next_provider_goes_on() {
     let options = Options { keys: vec![SECRET.to_owned()], ..Options::default() };
     let fake = FakeGemini::start_with(options).await.unwrap();
     let outcome = run(&AiExecutor::new(both(&fake)), with_own_key(question())).await;
     assert!(outcome.seen.notes().contains("your API key"), "{}", outcome.seen.notes());
     assert!(!outcome.seen.notes().contains(OTHER_SECRET));
-    assert_eq!(outcome.answer().provider, "gemini");
-    assert_eq!(keys(&fake), [Some(OTHER_SECRET.to_owned()), Some(SECRET.to_owned())]);
+    let answer = outcome.answer();
+    assert_eq!(answer.provider, "local");
+    assert!(matches!(&answer.notes[..], [note] if note.contains("Gemini refuses your API key")), "{:?}", answer.notes);
+    assert_eq!(keys(&fake), [Some(OTHER_SECRET.to_owned()), None], "the worker's key is nobody else's");
+
+    let plain = ask(&AiExecutor::new(both(&fake)), question()).await.answer();
+    assert_eq!((plain.provider.as_str(), plain.notes), ("gemini", Vec::new()));
+}
+
+#[tokio::test]
+async fn a_question_with_a_key_of_its_own_is_never_asked_with_the_workers() {
+    let options = Options { keys: vec![SECRET.to_owned()], ..Options::default() };
+    let fake = FakeGemini::start_with(options).await.unwrap();
+    let with = |model: Option<&str>, chain: Option<&[&str]>| ChatPayload {
+        model: model.map(str::to_owned),
+        chain: chain.map(links),
+        ..question()
+    };
+    let executors = [config(&fake), AiConfig { chain: links(&["gemini", "own"]), ..config(&fake) }];
+    for executor in executors.map(AiExecutor::new) {
+        for chat in [
+            question(),
+            with(Some(ALL), None),
+            with(Some("large"), None),
+            with(None, Some(&["gemini"])),
+            with(Some("gemini-3.5-pro"), Some(&["own", "gemini:gemini-3.5-pro"])),
+        ] {
+            assert_eq!(run(&executor, with_own_key(chat)).await.code(), ("bad_key", false));
+        }
+        let embed = EmbedPayload { texts: vec!["a".into()], model: None };
+        let unit = Unit { credential: Some(key(OTHER_SECRET)), ..unit(Payload::Embed(embed)) };
+        assert_eq!(executor.execute(unit, context().0).await.unwrap_err().code, "bad_key");
+    }
+    assert_eq!(keys(&fake).len(), 12, "each is asked once");
+    assert!(keys(&fake).iter().all(|key| key.as_deref() == Some(OTHER_SECRET)), "{:?}", keys(&fake));
+    let fake = FakeGemini::start().await.unwrap();
+    fake.for_model(ALL, Trouble::Status(503));
+    let busy = run(&AiExecutor::new(config(&fake)), with_own_key(question())).await;
+    assert_eq!(busy.code(), ("overloaded", true));
+    assert_eq!(keys(&fake), [Some(OTHER_SECRET.to_owned())], "nor after another failure");
+}
+
+#[tokio::test]
+async fn where_only_its_own_key_may_be_used_nobody_else_is_asked() {
+    let options = Options { keys: vec![OTHER_SECRET.to_owned()], ..Options::default() };
+    let fake = FakeGemini::start_with(options).await.unwrap();
+    let executor = AiExecutor::new(both(&fake));
+    let only = |credential: &str, chat: ChatPayload| Unit {
+        credential: Some(key(credential)),
+        own_key_only: true,
+        ..unit(Payload::Chat(chat))
+    };
+    assert_eq!(run(&executor, only(OTHER_SECRET, question())).await.answer().provider, "gemini");
+    assert_eq!(run(&executor, only("AIza-junk", question())).await.code(), ("bad_key", false));
+    assert_eq!(fake.calls().len(), 2);
+    let local = || ChatPayload { model: Some("local-model".into()), ..question() };
+    assert_eq!(run(&executor, only(OTHER_SECRET, local())).await.code(), ("budget_spent", false));
+    let demo = ChatPayload { model: Some("demo".into()), ..question() };
+    assert_eq!(run(&executor, only(OTHER_SECRET, demo)).await.answer().provider, "demo");
+    assert_eq!(run(&executor, with_own_key(local())).await.answer().provider, "local");
 }
 
 #[tokio::test]
@@ -111,7 +169,7 @@ async fn when_all_fail_the_message_says_so_of_each() {
     let outcome = run(&AiExecutor::new(both(&fake)), with_own_key(question())).await;
     assert_eq!(outcome.code(), ("overloaded", true));
     let message = outcome.result.unwrap_err().message;
-    for part in ["your API key", "this worker's API key", "the local AI"] {
+    for part in ["your API key", "the local AI"] {
         assert!(message.contains(part), "{message}");
     }
 }

@@ -21,6 +21,7 @@ async fn an_answer_streams_and_says_who_gave_it() {
         finish: Finish::Complete,
         finish_reason: None,
         dropped_turns: 0,
+        notes: Vec::new(),
         usage: Usage { input_tokens: 7, output_tokens: 11, thought_tokens: 13, estimated: false },
     };
     assert_eq!(outcome.answer(), expected);

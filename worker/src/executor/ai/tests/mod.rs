@@ -98,6 +98,7 @@ fn unit(payload: Payload) -> Unit {
         failures: 0,
         timeout: Duration::from_secs(60),
         credential: None,
+        own_key_only: false,
     }
 }
 
