@@ -34,6 +34,15 @@ describe('an answer', () => {
     expect(open(answer)).toBe(false);
   });
 
+  it('keeps what was said beside it, from the answer and from the job', () => {
+    const notes = ['Gemini refuses your API key; asking the local AI'];
+    const [told, looked] = [newAnswer(0), newAnswer(0)];
+    applyResponse(told, { ...response, notes }, 0);
+    const result = { text: 'x', provider: 'local', finish: 'complete', notes };
+    applyJob(looked, { id: 'j', kind: 'ai.chat', state: 'completed', priority: 5, created_at: '', result }, 0);
+    expect([told.notes, looked.notes]).toEqual([notes, notes]);
+  });
+
   it('ignores an event that comes twice', () => {
     const answer = newAnswer(0);
     const delta = event('delta', { text: 'a' });

@@ -25,6 +25,9 @@ it('what a sentence holds is translated with it', () => {
     'Gemini rechaza la clave de API de este trabajador: corrígela, o crea una nueva donde la obtuviste',
   );
   expect(translated("the origin 'http://a.example' is not allowed: name it in FLOTA_ALLOWED_ORIGINS", es)).toBe('no se acepta el origen «http://a.example»: nómbralo en FLOTA_ALLOWED_ORIGINS');
+  expect(translated("Gemini can't be reached: no route; asking the local AI for 'qwen3:4b'", es)).toBe(
+    'no se puede llegar a Gemini: no route; se le preguntó a la IA local con el modelo «qwen3:4b»',
+  );
   expect(translated('no connection: refused', es)).toBe('no hay conexión: refused');
 });
 

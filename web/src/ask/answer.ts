@@ -22,6 +22,8 @@ export interface Answer {
   processingMs: number | null;
   /** How many of the oldest turns the model did not see. */
   dropped: number;
+  /** What the worker says beside it, in English; answers that were kept before there were any have none. */
+  notes?: string[];
   error: JobError | null;
   askedAt: number;
   /** When the first text of its attempt came, in the master's time. */
@@ -54,6 +56,7 @@ export function newAnswer(now: number): Answer {
     usage: null,
     processingMs: null,
     dropped: 0,
+    notes: [],
     error: null,
     askedAt: now,
     firstAt: null,
@@ -143,6 +146,7 @@ export function applyResponse(answer: Answer, response: AiResponse, now: number)
   answer.usage = response.usage ?? null;
   answer.processingMs = response.jobId ? (response.processingTime ?? null) : null;
   answer.dropped = response.droppedTurns ?? 0;
+  answer.notes = response.notes ?? [];
   answer.position = null;
   answer.endedAt = response.timestamp ?? now;
   if (answer.finish === 'error') {
@@ -180,6 +184,7 @@ export function applyJob(answer: Answer, job: Job, now: number): void {
         finish: (result.finish as AiResponse['finish']) ?? 'complete',
         usage: (result.usage as AiUsage) ?? null,
         droppedTurns: (result.dropped_turns as number) ?? 0,
+        notes: (result.notes as string[]) ?? [],
         ...(Number.isFinite(took) ? { processingTime: took } : {}),
         ...(Number.isFinite(finished) ? { timestamp: finished } : {}),
       },

@@ -26,6 +26,7 @@ export interface Message {
     usage?: AiUsage | null;
     error?: JobError | null;
     dropped_turns?: number;
+    notes?: string[];
     started_at?: string | null;
     finished_at?: string | null;
   } | null;
@@ -106,7 +107,7 @@ export function turnsOf(items: Message[]): Turn[] {
 
 function answered({ content, answer }: Message): Partial<Turn['answer']> {
   const time = (text: string | null | undefined) => (text ? Date.parse(text) : null);
-  const { finish, error, model, provider, worker_id, usage, dropped_turns, started_at, finished_at } = answer!;
+  const { finish, error, model, provider, worker_id, usage, dropped_turns, notes, started_at, finished_at } = answer!;
   const [started, finished] = [time(started_at), time(finished_at)];
   return {
     state: finish !== 'error' ? 'complete' : error?.code === 'cancelled' ? 'cancelled' : 'failed',
@@ -118,6 +119,7 @@ function answered({ content, answer }: Message): Partial<Turn['answer']> {
     workerId: worker_id ?? null,
     usage: usage ?? null,
     dropped: dropped_turns ?? 0,
+    notes: notes ?? [],
     processingMs: started !== null && finished !== null ? finished - started : null,
     endedAt: finished,
   };

@@ -179,6 +179,8 @@ export interface AiResponse {
   usage?: AiUsage | null;
   /** Oldest turns that the model did not see. */
   droppedTurns?: number;
+  /** That one's own key was refused, and who answered instead. */
+  notes?: string[];
   error?: JobError | null;
 }
 

@@ -98,6 +98,12 @@ const SENTENCES: [RegExp, string][] = [
   [/^the machine is hot: (.+)$/, 'la máquina está caliente: $1'],
   [/^other programs use (.+) of the processors$/, 'otros programas usan el $1 de los procesadores'],
   // What a provider of AI did. The worker says with which key.
+  [/^(.+); asking (.+) for '([^']+)'$/s, '$1; se le preguntó a $2 con el modelo «$3»'],
+  [/^the local AI$/, 'la IA local'],
+  [
+    /^your API key is not for whom this question is put to, and your budget of the fleet for today does not hold it: ask Gemini, or wait until the budget is new$/,
+    'tu clave de API no sirve para quien recibe esta pregunta, y tu presupuesto de hoy en la flota no alcanza: pregunta a Gemini, o espera a que se renueve',
+  ],
   [/^your API key$/, 'tu clave de API'],
   [/^this worker's API key$/, 'la clave de API de este trabajador'],
   [/^(.+) refuses (.+): correct it, or make a new one where you got it$/, '$1 rechaza $2: corrígela, o crea una nueva donde la obtuviste'],
