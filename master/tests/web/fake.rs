@@ -26,6 +26,8 @@ pub struct World {
     pub sessions: BTreeMap<Uuid, (SessionKey, Vec<Followed>)>,
     /// Answered to a question for a place in the queue.
     pub position: Option<u64>,
+    /// Whose answer nobody can read yet, and who asked for it.
+    pub held: Option<(JobId, Vec<oneshot::Sender<Result<Job, Refused>>>)>,
     /// Every submission is refused.
     pub busy: bool,
     /// The filters that lists were asked with.
@@ -107,6 +109,14 @@ impl Fake {
         let usage = json!({ "input_tokens": 3, "output_tokens": 5, "thought_tokens": 0 });
         let result = json!({ "text": text, "model": "m", "provider": "demo", "finish": "complete", "usage": usage });
         self.complete(id, &result);
+    }
+
+    /// Lets the answer be read that was held.
+    pub fn let_go(&self) {
+        let mut world = self.world();
+        let (job, waiting) = world.held.take().unwrap();
+        let job = world.job(job, true);
+        waiting.into_iter().for_each(|reply| drop(reply.send(job.clone())));
     }
 
     pub fn fail(&self, id: JobId, code: &str, message: &str) {
@@ -329,7 +339,10 @@ impl World {
                 drop(reply.send(follows.ok_or_else(|| Refused::NotFound("session".into()))));
             }
             Command::Sessions(changes) => changes.into_iter().for_each(|change| self.keep(change)),
-            Command::Job { id, payload, reply } => drop(reply.send(self.job(id, payload))),
+            Command::Job { id, payload, reply } => match &mut self.held {
+                Some((held, waiting)) if *held == id && payload => waiting.push(reply),
+                _ => drop(reply.send(self.job(id, payload))),
+            },
             Command::Await { id, reply } => match self.job(id, true) {
                 Ok(job) if !job.state.ended() => self.find(id).unwrap().waiters.push(reply),
                 job => drop(reply.send(job)),

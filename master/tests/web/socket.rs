@@ -334,6 +334,32 @@ async fn questions_asked_before_a_resume_are_answered_as_well() {
 }
 
 #[tokio::test]
+async fn answers_of_a_conversation_come_in_the_order_of_its_questions() {
+    let server = Server::start().await;
+    let mut socket = Socket::connect(&server).await;
+    let conversation = uuid::Uuid::now_v7();
+    let mut asked = Vec::new();
+    for query in ["one", "two"] {
+        let question = json!({ "query": query, "conversationId": conversation });
+        asked.push(job_id(&socket.ask("user-query", &question).await));
+    }
+    let other = job_id(&socket.ask("user-query", &json!({ "query": "other" })).await);
+    let fake = server.fake.clone();
+    until("all are followed", || asked.iter().chain([&other]).all(|job| fake.readers(*job) == 1)).await;
+    fake.world().held = Some((asked[0], Vec::new()));
+    fake.answer(asked[0], "1");
+    until("the first answer is read", || fake.world().held.as_ref().is_some_and(|(_, waiting)| !waiting.is_empty()))
+        .await;
+    fake.answer(asked[1], "2");
+    fake.fail(other, "no", "not this one");
+    assert_eq!(socket.event("ai-response").await["query"], "other", "it is in no conversation");
+    assert!(socket.settled().await.iter().all(|(name, _)| name != "ai-response"), "the second waits for the first");
+    fake.let_go();
+    assert_eq!(socket.event("ai-response").await["response"], "1");
+    assert_eq!(socket.event("ai-response").await["response"], "2");
+}
+
+#[tokio::test]
 async fn what_a_client_sends_before_it_goes_is_still_done() {
     let server = Server::start().await;
     let mut socket = Socket::connect(&server).await;

@@ -26,6 +26,9 @@ const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// Before trying again to send to a client that is behind.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long an answer waits for the one before it, whose telling may have failed.
+const ORDER_MAX: Duration = Duration::from_secs(5);
+
 /// How the telling of a job begins.
 pub enum Begin {
     /// It was just submitted.
@@ -145,7 +148,20 @@ impl Follower {
             Err(Refused::Unavailable(_) | Refused::StoreFull(_)) => return Err(Gone),
             Err(refused) => answer::refused(Some(self.turn.job), String::new(), &Failure::from(refused)),
         };
+        self.let_the_one_before_pass().await;
         self.tell(names::AI_RESPONSE, &response, Step::End).await
+    }
+
+    /// Answers of a conversation come in the order of its questions, though each is told by a task of its own.
+    async fn let_the_one_before_pass(&self) {
+        let Some(before) = self.turn.before else { return };
+        let ended = match self.app.handle.job(before, false).await {
+            Ok(job) => job.state.ended(),
+            Err(_) => false,
+        };
+        if ended && tokio::time::timeout(ORDER_MAX, self.session.told_to_its_end(before)).await.is_err() {
+            tracing::debug!(job = %self.turn.job, %before, "an answer does not wait any longer for the one before it");
+        }
     }
 
     async fn tell<T: Serialize>(&self, event: &str, payload: &T, step: Step) -> Result<(), Gone> {

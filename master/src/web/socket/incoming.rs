@@ -293,8 +293,9 @@ impl Connection {
     async fn submit(&self, session: &Session, job: NewJob, caller: Caller) -> Result<Done, Failure> {
         check_room(session)?;
         let question = job.kind == Kind::AiChat;
+        let conversation = job.conversation.as_ref().map(|conversation| conversation.id);
         let job = self.app.handle.submit_for(session.key, caller.principal, job).await?;
-        session.follow(Followed { job, after: None, question }, true);
+        session.follow(Followed { job, after: None, question }, true, conversation);
         Ok(Done::and_tell(job, Begin::Submitted))
     }
 
@@ -313,7 +314,7 @@ impl Connection {
         if kept {
             self.keep(SessionChange::Follow(session.key, followed)).await;
         }
-        session.follow(followed, kept);
+        session.follow(followed, kept, None);
         Ok(Done::and_tell(job_id, Begin::Subscribed(Box::new(subscription))))
     }
 

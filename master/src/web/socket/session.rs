@@ -13,6 +13,7 @@ use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::{DisconnectReason, Sid};
 use socketioxide::{SendError, SocketError};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
@@ -55,7 +56,11 @@ impl Sessions {
         rand::rng().fill_bytes(&mut secret);
         let secret = hex::encode(secret);
         let state = State { socket: Some(socket.clone()), seen_at: clock::now(), ..State::default() };
-        let session = Arc::new(Session { key: SessionKey::new(Uuid::new_v4(), &secret), state: Mutex::new(state) });
+        let session = Arc::new(Session {
+            key: SessionKey::new(Uuid::new_v4(), &secret),
+            state: Mutex::new(state),
+            ended: Notify::new(),
+        });
         all.insert(session.id(), session.clone());
         self.connected.fetch_add(1, Ordering::Relaxed);
         Some((session, secret))
@@ -83,10 +88,11 @@ impl Sessions {
             return Some(known.clone());
         }
         self.make_room(&mut all)?;
-        let follow = |f: Followed| (f.job, Follow { kept: true, ..Follow::new(f.after, f.question) });
-        let follows = follows.into_iter().map(follow).collect();
-        let state = State { left_at: Some(clock::now()), follows, ..State::default() };
-        let session = Arc::new(Session { key, state: Mutex::new(state) });
+        let mut state = State { left_at: Some(clock::now()), ..State::default() };
+        for followed in follows {
+            state.follow(followed, true, None);
+        }
+        let session = Arc::new(Session { key, state: Mutex::new(state), ended: Notify::new() });
         all.insert(key.id, session.clone());
         Some(session)
     }
@@ -133,6 +139,8 @@ pub struct Session {
     /// What it is called, and what opens it.
     pub key: SessionKey,
     state: Mutex<State>,
+    /// Something it followed has been told to its end.
+    ended: Notify,
 }
 
 #[derive(Default)]
@@ -144,9 +152,32 @@ struct State {
     follows: HashMap<JobId, Follow>,
     answered: VecDeque<Answered>,
     generation: u64,
+    /// Jobs followed so far.
+    asked: u64,
 }
 
 impl State {
+    /// Follows a job; of a question it notes which one before it is to be answered first.
+    fn follow(&mut self, followed: Followed, kept: bool, conversation: Option<Uuid>) {
+        let Followed { job, after, question } = followed;
+        let known = self.follows.get(&job).map(|follow| follow.before);
+        let before = known.unwrap_or_else(|| if question { self.last_question(conversation) } else { None });
+        self.asked += 1;
+        let new = Follow { after, question, kept, conversation, before, asked: self.asked, generation: 0, task: None };
+        let follow = self.follows.entry(job).or_insert(new);
+        follow.after = after;
+        follow.question |= question;
+        follow.kept |= kept;
+    }
+
+    /// The last question in `conversation`, or in one that is not known: the store has no conversations of what is followed.
+    fn last_question(&self, conversation: Option<Uuid>) -> Option<JobId> {
+        let fits =
+            |follow: &Follow| follow.question && (follow.conversation == conversation || follow.conversation.is_none());
+        let last = self.follows.iter().filter(|(_, follow)| fits(follow)).max_by_key(|(_, follow)| follow.asked);
+        last.map(|(job, _)| *job)
+    }
+
     /// How far it was told of the jobs that the store has too.
     fn told(&self) -> Vec<(JobId, u64)> {
         self.follows.iter().filter(|(_, f)| f.kept).filter_map(|(job, f)| Some((*job, f.after?))).collect()
@@ -158,15 +189,14 @@ struct Follow {
     question: bool,
     /// The store has it too.
     kept: bool,
+    conversation: Option<Uuid>,
+    /// The question to be answered first, once both have ended.
+    before: Option<JobId>,
+    /// Its place among all that was followed.
+    asked: u64,
     /// Who tells it. A task that was replaced knows by this number that it must not tell any more.
     generation: u64,
     task: Option<AbortHandle>,
-}
-
-impl Follow {
-    fn new(after: Option<u64>, question: bool) -> Self {
-        Self { after, question, kept: false, generation: 0, task: None }
-    }
 }
 
 struct Answered {
@@ -186,6 +216,8 @@ pub struct Turn {
     pub question: bool,
     /// Whether the store is to know when it was told.
     pub kept: bool,
+    /// The question that is to be answered first, once it has ended too.
+    pub before: Option<JobId>,
     generation: u64,
 }
 
@@ -253,11 +285,12 @@ impl Session {
         let mut changes = vec![SessionChange::Seen(self.id(), state.told())];
         let answered = std::mem::take(&mut state.answered);
         if reason == DisconnectReason::HeartbeatTimeout {
-            for missed in answered.into_iter().filter(|a| now.since_ms(a.at) <= SILENCE_MS) {
+            for missed in answered.into_iter().rev().filter(|a| now.since_ms(a.at) <= SILENCE_MS) {
                 let followed = Followed { job: missed.job, after: missed.after, question: true };
                 changes.push(SessionChange::Follow(self.key, followed));
-                let follow = Follow { kept: true, ..Follow::new(missed.after, true) };
-                state.follows.entry(missed.job).or_insert(follow);
+                if !state.follows.contains_key(&missed.job) {
+                    state.follow(followed, true, None);
+                }
             }
         }
         changes
@@ -269,13 +302,20 @@ impl Session {
     }
 
     /// Follows a job from now on; a question stays one. `kept` says that the store has it too.
-    pub fn follow(&self, followed: Followed, kept: bool) {
-        let mut state = lock(&self.state);
-        let Followed { job, after, question } = followed;
-        let follow = state.follows.entry(job).or_insert_with(|| Follow::new(after, question));
-        follow.after = after;
-        follow.question |= question;
-        follow.kept |= kept;
+    pub fn follow(&self, followed: Followed, kept: bool, conversation: Option<Uuid>) {
+        lock(&self.state).follow(followed, kept, conversation);
+    }
+
+    /// Waits until `job` was told to its end.
+    pub async fn told_to_its_end(&self, job: JobId) {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if !lock(&self.state).follows.contains_key(&job) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Hands the telling of `job` to a new task, which `spawn` starts; the one before ends.
@@ -291,8 +331,8 @@ impl Session {
             before.abort();
         }
         follow.generation = generation;
-        let Follow { after, question, kept, .. } = *follow;
-        follow.task = Some(spawn(Turn { job, after, question, kept, generation }));
+        let Follow { after, question, kept, before, .. } = *follow;
+        follow.task = Some(spawn(Turn { job, after, question, kept, before, generation }));
     }
 
     /// Sends and remembers that it was sent, as one step: so nothing is told twice.
@@ -316,6 +356,7 @@ impl Session {
                 let answered = Answered { job: turn.job, after: follow.after, at: clock::now() };
                 let question = follow.question;
                 state.follows.remove(&turn.job);
+                self.ended.notify_waiters();
                 if question {
                     state.answered.truncate(RECENT_MAX - 1);
                     state.answered.push_front(answered);
@@ -332,6 +373,7 @@ impl Session {
             return Told::Stale;
         }
         state.follows.remove(&turn.job);
+        self.ended.notify_waiters();
         Told::Sent
     }
 }
