@@ -210,6 +210,8 @@ pub struct UnitFailure {
     pub retryable: bool,
     /// Not before; 0: the backoff decides.
     pub retry_after_ms: u64,
+    /// Nobody was asked: the attempt is no try.
+    pub unasked: bool,
 }
 
 /// A worker that opens its stream.

@@ -147,6 +147,7 @@ pub(crate) fn failed((unit, attempt): Key, failure: Failure) -> Report {
         retryable: failure.retryable,
         // 0 leaves it to the master's backoff.
         retry_after_ms: failure.retry_after.map_or(0, |after| milliseconds(after).max(1)),
+        unasked: failure.unasked,
     })
 }
 

@@ -173,21 +173,35 @@ impl Collector {
             Whole::PutOff => {}
             Whole::Output(output) => report.results.push(UnitResult { unit, attempt, output, elapsed_ms, hashes }),
             Whole::TooLarge(error) => {
-                report.failures.push(UnitFailure { unit, attempt, error, retryable: false, retry_after_ms: 0 });
+                report.failures.push(UnitFailure {
+                    unit,
+                    attempt,
+                    error,
+                    retryable: false,
+                    retry_after_ms: 0,
+                    unasked: false,
+                });
             }
             Whole::Incomplete(error) => {
-                report.failures.push(UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 0 });
+                report.failures.push(UnitFailure {
+                    unit,
+                    attempt,
+                    error,
+                    retryable: true,
+                    retry_after_ms: 0,
+                    unasked: false,
+                });
             }
         });
     }
 
     fn failure(&mut self, failure: v1::Failure) {
-        let v1::Failure { unit_id, attempt, code, message, retryable, retry_after_ms } = failure;
+        let v1::Failure { unit_id, attempt, code, message, retryable, retry_after_ms, unasked } = failure;
         self.look_at_id(&unit_id, attempt);
         let code = if code.is_empty() { "unknown".to_owned() } else { cut(code, WORD_BYTES_MAX) };
         let error = rest::JobError { code, message: cut(message, TEXT_BYTES_MAX) };
         self.with(&unit_id, |report, unit| {
-            report.failures.push(UnitFailure { unit, attempt, error, retryable, retry_after_ms });
+            report.failures.push(UnitFailure { unit, attempt, error, retryable, retry_after_ms, unasked });
         });
     }
 }

@@ -206,14 +206,18 @@ impl Core {
     }
 
     fn failure(&mut self, at: Moment, idx: WorkerIdx, stream: StreamId, failure: UnitFailure, out: &mut Vec<Effect>) {
-        let UnitFailure { unit, attempt, error, retryable, retry_after_ms } = failure;
+        let UnitFailure { unit, attempt, error, retryable, retry_after_ms, unasked } = failure;
         let seq = self.current(idx, unit, attempt);
         out.push(Effect::Ack { stream, unit, attempt, applied: seq.is_some() });
         if let Some(seq) = seq {
             self.accept(at, idx, unit, attempt, true, out);
             let own_fault = OWN_FAULTS.contains(&error.code.as_str());
             let wait_ms = Some(retry_after_ms);
-            let loss = Loss { outcome: AttemptOutcome::Failed, error, counts: true, retryable, wait_ms };
+            let policy = self.jobs.get(&seq).and_then(|job| job.spec.retry.as_deref());
+            let never = policy.is_some_and(|policy| policy.never.contains(&error.code));
+            // Who waits for a key that rests has not had its try.
+            let counts = !unasked || !retryable || never;
+            let loss = Loss { outcome: AttemptOutcome::Failed, error, counts, retryable, wait_ms };
             self.lose_unit(at, seq, unit.index, loss, out);
             if own_fault {
                 self.fault(at, idx, "failed to compute for want of memory or by a defect", out);

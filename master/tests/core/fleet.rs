@@ -73,7 +73,15 @@ impl Fleet {
     pub fn break_it(&mut self, stream: StreamId, task: &Assignment, retryable: bool) -> Vec<Effect> {
         let error = JobError { code: "broke".into(), message: "it broke".into() };
         let (unit, attempt) = (task.unit, task.attempt);
-        let failure = UnitFailure { unit, attempt, error, retryable, retry_after_ms: 0 };
+        let failure = UnitFailure { unit, attempt, error, retryable, retry_after_ms: 0, unasked: false };
+        self.report(stream, Report { failures: vec![failure], ..Report::default() })
+    }
+
+    /// Its worker did not ask anybody, as its key rests for a minute.
+    pub fn break_unasked(&mut self, stream: StreamId, task: &Assignment) -> Vec<Effect> {
+        let error = JobError { code: "rate_limited".into(), message: "again in 60 s".into() };
+        let (unit, attempt) = (task.unit, task.attempt);
+        let failure = UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 60_000, unasked: true };
         self.report(stream, Report { failures: vec![failure], ..Report::default() })
     }
 

@@ -86,7 +86,7 @@ fn the_progress_of_what_ended_early_is_the_part_that_is_done_live_and_from_the_s
             if fails {
                 let error = JobError { code: "broke".into(), message: String::new() };
                 let (unit, attempt) = (unit.unit, unit.attempt);
-                let failure = UnitFailure { unit, attempt, error, retryable: false, retry_after_ms: 0 };
+                let failure = UnitFailure { unit, attempt, error, retryable: false, retry_after_ms: 0, unasked: false };
                 let report = Report { failures: vec![failure], ..Report::default() };
                 master.core.handle(Moment { now: master.now, entropy: 0 }, Input::Report(stream, Box::new(report)))
             } else {

@@ -28,6 +28,30 @@ fn an_error_that_the_policy_calls_final_is_not_tried_again() {
 }
 
 #[test]
+fn an_attempt_that_asked_nobody_is_no_try() {
+    let mut fleet = Fleet::new();
+    let (stream, _) = fleet.worker("w1");
+    let job = NewJob { max_attempts: 2, ..echo() };
+    let id = job.id;
+    let mut current = task(&fleet.submit(job));
+    for _ in 0..5 {
+        fleet.break_unasked(stream, &current);
+        assert_eq!((fleet.state(id), fleet.core.job_view(id).unwrap().failures), (JobState::Scheduled, 0));
+        assert!(fleet.after(59_000).is_empty(), "it waits as long as the key rests");
+        current = task(&fleet.after(1_000));
+    }
+    fleet.break_it(stream, &current, true);
+    let last = task(&fleet.after(2_000));
+    fleet.break_it(stream, &last, true);
+    assert_eq!(fleet.state(id), JobState::Failed);
+    let hurried = with_policy(RetryPolicy { never: vec!["rate_limited".into()], ..RetryPolicy::default() });
+    let id = hurried.id;
+    let only = task(&fleet.submit(hurried));
+    fleet.break_unasked(stream, &only);
+    assert_eq!(fleet.state(id), JobState::Failed, "its policy calls that final");
+}
+
+#[test]
 fn a_policy_holds_after_a_restart_of_the_master() {
     let (now, mut disk) = (Timestamp(1_000_000), Disk::default());
     let mut core = flota_master::core::Core::new(Limits::default());

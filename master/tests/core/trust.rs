@@ -348,7 +348,7 @@ fn echoes_and_questions_are_not_checked() {
 fn own_fault(fleet: &mut Fleet, stream: StreamId, task: &flota_master::core::Assignment) -> Vec<Effect> {
     let error = JobError { code: "out_of_memory".into(), message: "no memory".into() };
     let (unit, attempt) = (task.unit, task.attempt);
-    let failure = UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 0 };
+    let failure = UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 0, unasked: false };
     fleet.report(stream, Report { failures: vec![failure], ..Report::default() })
 }
 

@@ -212,7 +212,14 @@ impl World {
             }
             5 => {
                 let error = JobError { code: "lie".into(), message: "it did not".into() };
-                report.failures.push(UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 60_000 });
+                report.failures.push(UnitFailure {
+                    unit,
+                    attempt,
+                    error,
+                    retryable: true,
+                    retry_after_ms: 60_000,
+                    unasked: false,
+                });
             }
             _ => {
                 let states = [WorkerState::Idle, WorkerState::Paused, WorkerState::Draining, WorkerState::Offline];

@@ -105,7 +105,14 @@ impl SimWorker {
             let (unit, attempt) = (*unit, *attempt);
             if held.fails {
                 let error = JobError { code: "broke".into(), message: "it broke".into() };
-                report.failures.push(UnitFailure { unit, attempt, error, retryable: true, retry_after_ms: 0 });
+                report.failures.push(UnitFailure {
+                    unit,
+                    attempt,
+                    error,
+                    retryable: true,
+                    retry_after_ms: 0,
+                    unasked: false,
+                });
             } else {
                 let output = output(unit, held).into();
                 report.results.push(UnitResult { unit, attempt, output, elapsed_ms: 1000, hashes: 10 });

@@ -27,7 +27,7 @@ pub struct World {
     /// Answered to a question for a place in the queue.
     pub position: Option<u64>,
     /// Whose answer nobody can read yet, and who asked for it.
-    pub held: Option<(JobId, Vec<oneshot::Sender<Result<Job, Refused>>>)>,
+    pub held: Option<Held>,
     /// Every submission is refused.
     pub busy: bool,
     /// The filters that lists were asked with.
@@ -36,6 +36,11 @@ pub struct World {
     pub workers: Vec<rest::Worker>,
     /// Rows for metrics.
     pub depths: Vec<QueueDepthRow>,
+}
+
+pub struct Held {
+    pub job: JobId,
+    pub waiting: Vec<oneshot::Sender<Result<Job, Refused>>>,
 }
 
 struct Entry {
@@ -114,9 +119,9 @@ impl Fake {
     /// Lets the answer be read that was held.
     pub fn let_go(&self) {
         let mut world = self.world();
-        let (job, waiting) = world.held.take().unwrap();
-        let job = world.job(job, true);
-        waiting.into_iter().for_each(|reply| drop(reply.send(job.clone())));
+        let held = world.held.take().unwrap();
+        let job = world.job(held.job, true);
+        held.waiting.into_iter().for_each(|reply| drop(reply.send(job.clone())));
     }
 
     pub fn fail(&self, id: JobId, code: &str, message: &str) {
@@ -340,7 +345,7 @@ impl World {
             }
             Command::Sessions(changes) => changes.into_iter().for_each(|change| self.keep(change)),
             Command::Job { id, payload, reply } => match &mut self.held {
-                Some((held, waiting)) if *held == id && payload => waiting.push(reply),
+                Some(held) if held.job == id && payload => held.waiting.push(reply),
                 _ => drop(reply.send(self.job(id, payload))),
             },
             Command::Await { id, reply } => match self.job(id, true) {

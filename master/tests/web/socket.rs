@@ -6,7 +6,7 @@ use flota_proto::JobId;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, worker};
+use crate::fake::{Fake, Held, worker};
 use crate::server::{Server, config, line, until};
 use crate::ws::Socket;
 
@@ -346,10 +346,9 @@ async fn answers_of_a_conversation_come_in_the_order_of_its_questions() {
     let other = job_id(&socket.ask("user-query", &json!({ "query": "other" })).await);
     let fake = server.fake.clone();
     until("all are followed", || asked.iter().chain([&other]).all(|job| fake.readers(*job) == 1)).await;
-    fake.world().held = Some((asked[0], Vec::new()));
+    fake.world().held = Some(Held { job: asked[0], waiting: Vec::new() });
     fake.answer(asked[0], "1");
-    until("the first answer is read", || fake.world().held.as_ref().is_some_and(|(_, waiting)| !waiting.is_empty()))
-        .await;
+    until("the first answer is read", || fake.world().held.as_ref().is_some_and(|held| !held.waiting.is_empty())).await;
     fake.answer(asked[1], "2");
     fake.fail(other, "no", "not this one");
     assert_eq!(socket.event("ai-response").await["query"], "other", "it is in no conversation");

@@ -83,12 +83,14 @@ pub struct Failure {
     pub retryable: bool,
     /// Not before; `None`: the master's backoff decides.
     pub retry_after: Option<Duration>,
+    /// Nobody was asked: it is no try.
+    pub unasked: bool,
 }
 
 impl Failure {
     /// A failure that another attempt can't mend.
     pub fn permanent(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), retryable: false, retry_after: None }
+        Self { code: code.to_owned(), message: message.into(), retryable: false, retry_after: None, unasked: false }
     }
 
     /// A failure that another attempt may mend.

@@ -48,7 +48,7 @@ impl Breakers {
         let failed = match result {
             Err(Fault::Busy(_) | Fault::Unreachable(_) | Fault::Interrupted(_)) => true,
             // The attempt's time may have been short.
-            Err(Fault::Cancelled | Fault::TimedOut | Fault::Resting(_)) => return,
+            Err(Fault::Cancelled | Fault::TimedOut | Fault::KeyRests(_) | Fault::Resting(_)) => return,
             Ok(_) | Err(_) => false,
         };
         let mut circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -157,5 +157,6 @@ fn combined(failures: Vec<Failure>) -> Failure {
     let retry_after = failures.iter().filter_map(|failure| failure.retry_after).min();
     let main = failures.iter().find(|failure| failure.retryable).or(failures.first()).cloned();
     let main = main.unwrap_or_else(|| Failure::permanent("no_provider", ""));
-    Failure { message, retry_after, ..main }
+    let unasked = failures.iter().all(|failure| failure.unasked);
+    Failure { message, retry_after, unasked, ..main }
 }

@@ -21,6 +21,8 @@ pub enum Fault {
     BadRequest(u16),
     /// 429 for now; how long it asks to wait.
     RateLimited(Option<Duration>),
+    /// Nobody was asked: the key was told to wait before; for how long still.
+    KeyRests(Duration),
     /// 429 until the next day.
     QuotaDay,
     /// 408 and 5xx.
@@ -66,7 +68,7 @@ impl Fault {
             Self::PaymentRequired => "payment_required",
             Self::ModelGone => "model_gone",
             Self::BadRequest(_) => "bad_request",
-            Self::RateLimited(_) => "rate_limited",
+            Self::RateLimited(_) | Self::KeyRests(_) => "rate_limited",
             Self::QuotaDay => "quota_day",
             Self::Busy(408 | 504) => "provider_timeout",
             Self::Busy(503 | 529) => "overloaded",
@@ -86,6 +88,7 @@ impl Fault {
     pub fn retryable(&self) -> bool {
         match self {
             Self::RateLimited(_)
+            | Self::KeyRests(_)
             | Self::Resting(_)
             | Self::Busy(_)
             | Self::Unreachable(_)
@@ -120,6 +123,7 @@ impl Fault {
             | Self::PaymentRequired
             | Self::BadRequest(_)
             | Self::RateLimited(_)
+            | Self::KeyRests(_)
             | Self::TimedOut
             | Self::Stopped(_)
             | Self::Empty
@@ -132,7 +136,7 @@ impl Fault {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(after) => *after,
-            Self::Resting(left) => Some(*left),
+            Self::KeyRests(left) | Self::Resting(left) => Some(*left),
             _ => None,
         }
     }
@@ -151,7 +155,7 @@ impl Fault {
             Self::PaymentRequired => format!("{provider} wants {key} to be paid for first (402)"),
             Self::ModelGone => format!("{provider} has no model '{model}' (any more): choose another one"),
             Self::BadRequest(status) => format!("{provider} refused the request for '{model}' with status {status}"),
-            Self::RateLimited(Some(after)) => {
+            Self::RateLimited(Some(after)) | Self::KeyRests(after) => {
                 format!("{provider} lets {key} ask '{model}' again in {} s", after.as_secs_f64().ceil())
             }
             Self::RateLimited(None) => format!("{provider} was asked too much with {key}: wait a while"),
@@ -181,6 +185,7 @@ impl Fault {
             message: self.message(place),
             retryable: self.retryable(),
             retry_after: self.retry_after(),
+            unasked: matches!(self, Self::KeyRests(_)),
         }
     }
 

@@ -70,7 +70,7 @@ impl Rests {
         match until.get(&self.name(key, model)).filter(|rest| rest.lasts(now, today)) {
             None => Ok(()),
             Some(rest) if rest.midnight.is_some() => Err(Fault::QuotaDay),
-            Some(rest) => Err(Fault::RateLimited(Some(rest.end.saturating_duration_since(now)))),
+            Some(rest) => Err(Fault::KeyRests(rest.end.saturating_duration_since(now))),
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(rests.admit(Some(&key("b")), "m", now, today), Ok(()));
         let after = Duration::from_secs(26);
         rests.note(Some(&key("b")), "m", &Fault::RateLimited(Some(after)), now, today);
-        assert_eq!(rests.admit(Some(&key("b")), "m", now, today), Err(Fault::RateLimited(Some(after))));
+        assert_eq!(rests.admit(Some(&key("b")), "m", now, today), Err(Fault::KeyRests(after)));
         assert_eq!(rests.admit(Some(&key("b")), "m", now + after, today), Ok(()));
         rests.note(Some(&key("c")), "m", &Fault::RateLimited(None), now, today);
         assert_eq!(rests.admit(Some(&key("c")), "m", now, today), Ok(()));

@@ -85,9 +85,9 @@ async fn a_key_that_was_asked_too_much_rests_as_long_as_the_provider_says() {
     let fake = FakeGemini::start().await.unwrap();
     let executor = AiExecutor::new(config(&fake));
     fake.next(flota_tests::fake_gemini::Trouble::PerMinute(Some("26s".into())));
-    for _ in 0..3 {
+    for unasked in [false, true, true] {
         let failure = ask(&executor, question()).await.result.unwrap_err();
-        assert_eq!((failure.code.as_str(), failure.retryable), ("rate_limited", true));
+        assert_eq!((failure.code.as_str(), failure.retryable, failure.unasked), ("rate_limited", true, unasked));
         assert!(failure.retry_after.is_some_and(|after| after > Duration::from_secs(20)), "{failure:?}");
     }
     assert_eq!(fake.calls().len(), 1, "the others asked nobody");
